@@ -1,0 +1,21 @@
+//! Where messages, leases and definitions are kept: two contracts and their drivers.
+//!
+//! | file | concept |
+//! |---|---|
+//! | [`pool`] | the contract for messages and leases |
+//! | [`catalog`] | the contract for definitions |
+//! | [`watch`] | the durable watermark, and hints that something is ready |
+//! | [`error`] | what can go wrong, and whether trying again makes sense |
+
+pub mod catalog;
+pub mod error;
+pub mod pool;
+pub mod watch;
+
+pub use catalog::{Catalog, Definition, DefinitionChange};
+pub use error::{ErrorKind, StoreError};
+pub use pool::{
+    Capabilities, Change, Commit, Due, Hold, Lease, LeaseRequest, Leased, Pending, Pool, QueueKind,
+    QueueStats, ReadRequest, Receipt, Sequences, Settlement, Stored, Target, Targets,
+};
+pub use watch::Watch;
