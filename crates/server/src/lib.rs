@@ -1,1 +1,9 @@
-//! Placeholder while the workspace is laid out.
+//! The process around the broker: configuration, logs, listeners, who may come in, what is measured, and the doors.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | what an operator may decide |
+//! | [`telemetry`] | logs |
+
+pub mod config;
+pub mod telemetry;
