@@ -2,8 +2,10 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`auth`] | who may come in |
 //! | [`config`] | what an operator may decide |
 //! | [`telemetry`] | logs |
 
+pub mod auth;
 pub mod config;
 pub mod telemetry;
