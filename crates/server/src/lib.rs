@@ -2,10 +2,16 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`alarms`] | publishers are blocked while memory or disk run low |
 //! | [`auth`] | who may come in |
 //! | [`config`] | what an operator may decide |
+//! | [`listen`] | listening sockets |
+//! | [`metrics`] | what is measured, and where Prometheus reads it |
 //! | [`telemetry`] | logs |
 
+pub mod alarms;
 pub mod auth;
 pub mod config;
+pub mod listen;
+pub mod metrics;
 pub mod telemetry;
