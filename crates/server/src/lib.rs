@@ -8,6 +8,7 @@
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
 //! | [`telemetry`] | logs |
+//! | [`tls`] | encrypted listeners |
 
 pub mod alarms;
 pub mod auth;
@@ -15,3 +16,4 @@ pub mod config;
 pub mod listen;
 pub mod metrics;
 pub mod telemetry;
+pub mod tls;

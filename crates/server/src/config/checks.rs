@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use posthouse_amqp::frame::{FRAME_MAX_CEILING, FRAME_MIN_SIZE};
+use posthouse_amqp::options::MESSAGE_BYTES_CEILING;
+
 use super::reader::{self, Reader};
 use super::settings::{Value, show};
 use super::{
@@ -13,10 +16,6 @@ use super::{
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
-/// Smallest frame that AMQP 0-9-1 §4.2.3 lets a peer insist on.
-const FRAME_BYTES_MIN: u64 = 4096;
-/// Largest body that clients of RabbitMQ may ever have sent (RabbitMQ: max_message_size, hard limit).
-const MESSAGE_BYTES_CEILING: u64 = 512 * MIB;
 /// A remembered password must not outlive a revocation elsewhere for longer than this.
 const PASSWORD_CACHE_MAX: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -52,8 +51,10 @@ fn read_amqp(r: &mut Reader<'_>) -> Amqp {
             other => Err(format!("must be a string of 1 to 255 bytes, not {}", show(other))),
         }),
         version: r.read("amqp.version", String::new(), parse_version),
-        frame_max: u32::try_from(r.bytes("amqp.frame_max", FRAME_BYTES_MIN..=16 * MIB))
-            .unwrap_or(u32::MAX),
+        frame_max: u32::try_from(
+            r.bytes("amqp.frame_max", u64::from(FRAME_MIN_SIZE)..=u64::from(FRAME_MAX_CEILING)),
+        )
+        .unwrap_or(u32::MAX),
         channel_max: r.number("amqp.channel_max", 1..=u64::from(u16::MAX)),
         heartbeat: read_heartbeat(r),
         handshake_timeout: r.duration(
