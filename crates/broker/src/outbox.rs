@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use store::Leased;
 
 use crate::consumer::Consumer;
+use crate::settle::{Holder, Refused};
 
 /// Most bytes waiting for one connection: enough to keep a fast reader busy through one turn of the loop, small enough
 /// that thousands of slow readers do not fill the memory.
@@ -33,6 +34,22 @@ pub enum Outgoing {
         /// Which.
         consumer: Arc<Consumer>,
     },
+}
+
+impl Outgoing {
+    /// The lease that ends if this never reaches the client; `None` if it has none.
+    #[must_use]
+    pub fn into_refused(self) -> Option<Refused> {
+        match self {
+            Self::Deliver { consumer, leased } if !consumer.options.no_ack => Some(Refused {
+                sequence: leased.sequence,
+                delivery_count: leased.delivery_count,
+                holder: Holder::Consumer(consumer),
+            }),
+            // Taken at once: as good as sent, which is what its consumer asked for.
+            Self::Deliver { .. } | Self::Cancelled { .. } => None,
+        }
+    }
 }
 
 /// The bytes that a delivery occupies in an outbox.
@@ -90,6 +107,14 @@ impl Outbox {
         // A burst must not leave its memory with a connection that is idle from now on.
         if inner.items.capacity() > 64 && into.len() < 16 {
             inner.items = Vec::new();
+        }
+    }
+
+    /// Wakes the connection without telling it anything.
+    pub fn wake(&self) {
+        let waker = self.inner.lock().unwrap_or_else(PoisonError::into_inner).waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use model::{QueueDefinition, QueueId, QueueSettings, Timestamp};
+use model::{QueueDefinition, QueueId, QueueSettings, QueueType, Timestamp};
 use smallvec::SmallVec;
 use store::{Hold, LeaseRequest, Leased, Pool};
 
@@ -88,6 +88,23 @@ impl Queue {
 
     pub(crate) fn set_settings(&self, settings: Arc<QueueSettings>) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// The pseudo-queue of a consumer of direct replies.
+    pub(crate) fn for_replies(tenant: Arc<str>, now: Timestamp) -> Self {
+        let definition = QueueDefinition::plain(crate::reply::REPLY_TO);
+        Self::new(QueueId(0), tenant, definition, None, Arc::default(), now)
+    }
+
+    /// Whether delayed messages of an exchange wait in it.
+    pub(crate) fn is_waiting_room(&self) -> bool {
+        self.definition.waiting_room
+    }
+
+    /// Whether its consumers are told how often a message was delivered before (`x-delivery-count`).
+    #[must_use]
+    pub fn counts_deliveries(&self) -> bool {
+        self.definition.queue_type == QueueType::Quorum || self.settings().delivery_limit.is_some()
     }
 
     /// Whether it is a stream.

@@ -6,7 +6,7 @@
 //! connection, so that an idle connection costs little.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -14,15 +14,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use broker::{Access, Broker, BrokerError, Outbox, Outgoing, Publisher, Refused, SettleBatch};
+use broker::{Access, BrokerError, Outbox, Outgoing, Publisher, Refused, SettleBatch};
 use foldhash::fast::RandomState;
 use model::{Ticket, Timestamp};
-use posthouse_amqp::{Connection, Event, Failure, ReplyCode};
+use posthouse_amqp::{Capabilities, Connection, Event, Failure, ReplyCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::alarms::Alarms;
 use crate::door::amqp::channel::Channel;
+use crate::door::amqp::consuming::Sent;
+use crate::door::amqp::handshake::Opened;
+use crate::door::amqp::listener::Shared;
 use crate::door::amqp::output::{OUTPUT_BYTES_HIGH, Output};
 
 /// Bytes read at once: some thousand small messages, few enough that others wait less than a millisecond.
@@ -37,23 +39,6 @@ const RECHECK: Duration = Duration::from_millis(20);
 thread_local! {
     /// Where this thread's connections read into: what was incomplete in the last turn, and what the socket has now.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What a session shares with the others of its listener.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) broker: Arc<Broker>,
-    pub(crate) alarms: Arc<Alarms>,
-    pub(crate) limits: Limits,
-}
-
-/// What one connection may have.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Consumers per channel.
-    pub(crate) consumers_per_channel: usize,
-    /// Unsettled deliveries of a channel in which a transaction gathers.
-    pub(crate) transaction_messages: usize,
 }
 
 /// Why a session ended.
@@ -82,11 +67,14 @@ pub(crate) struct Session<S> {
     /// Channels that published with confirms in this turn.
     pub(crate) confirming: Vec<u16>,
     /// What the client said it understands.
-    pub(crate) understands: Understands,
+    pub(crate) understands: Capabilities,
     pub(crate) closing: bool,
+    /// Deliveries that met no consumer, to go back at the end of the turn.
+    pub(crate) turned_away: Vec<Outgoing>,
+    pub(crate) sent: Sent,
     /// Bytes of a frame that is not complete.
     partial: Vec<u8>,
-    incoming: std::collections::VecDeque<Outgoing>,
+    incoming: VecDeque<Outgoing>,
     taken: Vec<Outgoing>,
     /// Channels that are owed confirms.
     owed: Vec<u16>,
@@ -98,41 +86,28 @@ pub(crate) struct Session<S> {
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     eof: bool,
-}
-
-/// Capabilities that a client announced.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Understands {
-    pub(crate) consumer_cancel_notify: bool,
-    pub(crate) connection_blocked: bool,
+    /// The shared news that this session has seen.
+    news: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(crate) fn new(
-        stream: S,
-        connection: Connection,
-        shared: Arc<Shared>,
-        access: Access,
-        understands: Understands,
-        partial: Vec<u8>,
-        output: Vec<u8>,
-    ) -> Self {
-        let publisher = Publisher::new(access.clone());
+    pub(crate) fn new(opened: Opened<S>, shared: Arc<Shared>) -> Self {
         Self {
-            stream,
-            connection,
-            shared,
-            access,
+            stream: opened.stream,
+            connection: opened.connection,
+            publisher: Publisher::new(opened.access.clone()),
+            access: opened.access,
             outbox: Arc::new(Outbox::default()),
-            publisher,
             channels: HashMap::default(),
-            output: Output { buffer: output, ..Output::default() },
+            output: Output { buffer: opened.output, ..Output::default() },
             acks: SettleBatch::default(),
             confirming: Vec::new(),
-            understands,
+            understands: opened.capabilities,
             closing: false,
-            partial,
-            incoming: std::collections::VecDeque::new(),
+            turned_away: Vec::new(),
+            sent: Sent::default(),
+            partial: opened.input,
+            incoming: VecDeque::new(),
             taken: Vec::new(),
             owed: Vec::new(),
             registered: None,
@@ -142,6 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             eof: false,
+            news: shared.news(),
+            shared,
         }
     }
 
@@ -170,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// One turn; whether anything moved.
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.poll_timer(context)?;
+        self.look_at_news();
         if self.may_read() {
             moved |= self.read(context)?;
         }
@@ -192,9 +170,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn look_at_alarms(&mut self) {
+        let raised = self.shared.alarms.raised();
         let reason = match () {
-            () if self.shared.alarms.memory() => Some("low on memory"),
-            () if self.shared.alarms.disk() || self.access.broker().watch().full() => Some("low on disk"),
+            () if raised.any() => Some(raised.reason()),
+            () if self.access.broker().watch().full() => Some("low on disk"),
             () => None,
         };
         if reason == self.blocked {
@@ -412,7 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             bytes += self.tell(outgoing, now);
         }
         self.outbox.release(bytes);
-        self.finish_turned_away(now)?;
+        self.finish_deliveries(now);
         if self.incoming.is_empty() {
             self.incoming.shrink_to(64);
         }
@@ -461,7 +440,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.timer.as_mut().reset(wanted.into());
             self.timer_at = Some(wanted);
         }
-        if self.timer.as_mut().poll_elapsed(context).is_pending() {
+        if self.timer.as_mut().poll(context).is_pending() {
             return Ok(false);
         }
         self.timer_at = None;
@@ -470,16 +449,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.handle(event, now)?;
         }
         self.check_consumer_timeouts(now)?;
-        if !self.access.is_valid() && !self.closing {
-            self.connection.close(
-                ReplyCode::ConnectionForced,
-                "CONNECTION_FORCED - permissions were revoked",
-                (0, 0),
-                &mut self.output.buffer,
-            );
-            self.release_everything();
-        }
         Ok(true)
+    }
+
+    /// The server ends, or permissions changed.
+    fn look_at_news(&mut self) {
+        let news = self.shared.news();
+        if self.news == news || self.closing {
+            return;
+        }
+        self.news = news;
+        let reason = match () {
+            () if self.shared.is_stopping() => "the server is stopping",
+            () if !self.access.is_valid() => "permissions were revoked",
+            () => return,
+        };
+        let text = ReplyCode::ConnectionForced.text(reason);
+        self.connection.close(ReplyCode::ConnectionForced, &text, (0, 0), &mut self.output.buffer);
+        self.release_everything();
+        self.closing = true;
     }
 
     /// Gives back everything that the connection held: deliveries, consumers, exclusive queues.
@@ -490,8 +478,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         for number in numbers {
             self.drop_channel(number, now);
         }
-        self.outbox.poll_close(&mut self.taken);
-        let rest: Vec<Outgoing> = self.incoming.drain(..).chain(self.taken.drain(..)).collect();
+        let rest: Vec<Outgoing> =
+            self.incoming.drain(..).chain(self.taken.drain(..)).chain(self.outbox.take_rest()).collect();
         self.turn_away(rest, now);
         self.access.leave(now);
     }
