@@ -4,8 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::{ExchangeDefinition, QueueId, Ticket, Timestamp};
-use posthouse_amqp::Table;
+use model::{QueueId, Ticket};
 
 use crate::broker::Broker;
 use crate::definitions::{self, PolicyKind};
@@ -13,16 +12,6 @@ use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::tenant::{Tenant, TenantDescription};
 use crate::users::User;
-
-/// The exchanges that every tenant has.
-const PREDECLARED: &[(&str, &str, bool)] = &[
-    ("amq.direct", "direct", false),
-    ("amq.fanout", "fanout", false),
-    ("amq.topic", "topic", false),
-    ("amq.headers", "headers", false),
-    ("amq.match", "headers", false),
-    ("amq.rabbitmq.trace", "topic", true),
-];
 
 impl Broker {
     /// Makes a tenant, or changes what is said about it.
@@ -39,7 +28,7 @@ impl Broker {
                 tenant.write().description = description;
                 tenant
             }
-            None => self.insert_tenant(name, description, self.now())?,
+            None => self.insert_tenant(name, description),
         };
         self.define(vec![definitions::put_tenant(name, &tenant)])
     }
@@ -48,20 +37,13 @@ impl Broker {
         &self,
         name: &str,
         description: TenantDescription,
-        now: Timestamp,
-    ) -> Result<Arc<Tenant>, BrokerError> {
+    ) -> Arc<Tenant> {
         let tenant = Arc::new(Tenant::new(name, description));
-        for (exchange, kind, internal) in PREDECLARED {
-            let definition =
-                ExchangeDefinition::declare(exchange, kind, true, false, *internal, &Table::default(), name)?;
-            tenant.write().topology.add_exchange(definition);
-        }
-        let _ = now;
         self.tenants
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(Arc::clone(&tenant.name), Arc::clone(&tenant));
-        Ok(tenant)
+        tenant
     }
 
     /// Deletes a tenant with everything in it; its connections end.
@@ -75,9 +57,14 @@ impl Broker {
         for queue in tenant.queues() {
             self.delete_queue(&tenant, &queue, now)?;
         }
-        let exchanges: Vec<Arc<str>> = tenant.read().topology.exchanges().map(|exchange| exchange.name.clone()).collect();
+        let exchanges: Vec<Arc<str>> =
+            tenant.read().topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         let mut changes = vec![definitions::remove_tenant(name)];
-        self.cascade(&tenant, &mut tenant.write(), exchanges, &mut changes, now)?;
+        for exchange in exchanges {
+            if let Some(removed) = tenant.write().topology.remove_exchange(&exchange) {
+                changes.extend(definitions::forget(name, &removed));
+            }
+        }
         tenant.mark_deleted();
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.define(changes)

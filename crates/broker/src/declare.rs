@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use model::permission::Verb;
 use model::policy::PolicyTarget;
-use model::routing::{Binding, BindingEnd};
-use model::{ExchangeDefinition, QueueDefinition, QueueId, QueueSettings, QueueType, Ticket, Timestamp};
+use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
+use model::routing::{BindError, BindingEnd};
+use model::{QueueDefinition, QueueId, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
 use store::{Change, Commit, DefinitionChange, QueueKind};
 
@@ -110,36 +111,38 @@ impl Access {
     /// # Errors
     ///
     /// If the name is reserved, the type or an argument not valid, or it exists with other properties.
-    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
         if declare.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
         check_name(declare.name, Kind::Exchange)?;
         self.allow(Verb::Configure, Kind::Exchange, declare.name)?;
-        let definition = ExchangeDefinition::declare(
-            declare.name,
-            declare.kind,
-            declare.durable,
-            declare.auto_delete,
-            declare.internal,
-            &declare.arguments,
-            self.tenant_name(),
-        )?;
+        if !is_type(declare.kind) {
+            return Err(BrokerError::UnknownExchangeType(declare.kind.into()));
+        }
+        let options = ExchangeOptions {
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            internal: declare.internal,
+            arguments: declare.arguments.clone(),
+        };
         let mut state = self.inner.tenant.write();
         if let Some(existing) = state.topology.exchange(declare.name) {
             existing
-                .equivalent(&definition, self.tenant_name())
+                .check_equivalent(self.tenant_name(), declare.kind, &options)
                 .map_err(|error| BrokerError::Inequivalent(error.to_string()))?;
             return Ok(Ticket::NONE);
         }
         if declare.name.starts_with(RESERVED_PREFIX) {
             return Err(BrokerError::ReservedName { kind: Kind::Exchange, name: declare.name.into() });
         }
-        if let Some(alternate) = definition.alternate_exchange() {
+        let definition = ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        if let Some(alternate) = &definition.alternate {
             self.allow(Verb::Read, Kind::Exchange, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, alternate)?;
         }
-        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition, now)
+        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition)
     }
 
     /// Deletes an exchange and its bindings; fine if it is not there.
@@ -147,7 +150,7 @@ impl Access {
     /// # Errors
     ///
     /// If it is a system exchange, may not be configured, or is used and only to be deleted if not.
-    pub fn delete_exchange(&self, name: &str, if_unused: bool, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Ticket, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -159,10 +162,12 @@ impl Access {
         if state.topology.exchange(name).is_none() {
             return Ok(Ticket::NONE);
         }
-        if if_unused && state.topology.is_source(name) {
+        if if_unused && state.topology.is_in_use(name) {
             return Err(BrokerError::InUse { kind: Kind::Exchange, name: name.into() });
         }
-        self.inner.broker.remove_exchange(&self.inner.tenant, &mut state, name, now)
+        let removed = state.topology.remove_exchange(name);
+        let changes = removed.map(|removed| definitions::forget(&self.inner.tenant.name, &removed)).unwrap_or_default();
+        self.inner.broker.define(changes)
     }
 
     /// Binds a queue or exchange to an exchange.
@@ -170,22 +175,22 @@ impl Access {
     /// # Errors
     ///
     /// If either does not exist, or the user may not write to the destination or read from the source.
-    pub fn bind(&self, request: &BindingRequest<'_>, _now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn bind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        if state.topology.exchange(request.source).is_none() {
-            return Err(BrokerError::not_found(Kind::Exchange, request.source));
-        }
-        let binding = match self.binding(&state, request)? {
-            Some(binding) => binding,
-            None if request.to_queue => return Err(BrokerError::not_found(Kind::Queue, request.destination)),
-            None => return Err(BrokerError::not_found(Kind::Exchange, request.destination)),
+        let destination = self.end(&state, request)?;
+        let binding = model::routing::BindingRequest {
+            source: request.source,
+            destination: &destination,
+            routing_key: request.routing_key,
+            arguments: &request.arguments,
         };
-        let durable = is_durable(&state, request);
-        let change = definitions::put_binding(&tenant.name, &binding);
-        let new = state.topology.bind(binding).map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        if new && durable { self.inner.broker.define(vec![change]) } else { Ok(Ticket::NONE) }
+        let new = state.topology.bind(&binding).map_err(bind_error)?;
+        if new && is_durable(&state, request) {
+            return self.inner.broker.define(vec![definitions::put_binding(&tenant.name, &binding)]);
+        }
+        Ok(Ticket::NONE)
     }
 
     /// Removes a binding; fine if it is not there.
@@ -193,18 +198,19 @@ impl Access {
     /// # Errors
     ///
     /// If the user may not write to the destination or read from the source.
-    pub fn unbind(&self, request: &BindingRequest<'_>, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn unbind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        let Some(binding) = self.binding(&state, request)? else { return Ok(Ticket::NONE) };
-        let removed = state.topology.unbind(&binding);
-        let mut changes = Vec::new();
-        if removed.found {
-            changes.push(definitions::remove_binding(&tenant.name, &binding));
-        }
-        self.inner.broker.cascade(tenant, &mut state, removed.auto_deleted, &mut changes, now)?;
-        self.inner.broker.define(changes)
+        let destination = self.end(&state, request)?;
+        let binding = model::routing::BindingRequest {
+            source: request.source,
+            destination: &destination,
+            routing_key: request.routing_key,
+            arguments: &request.arguments,
+        };
+        let removed = state.topology.unbind(&binding).map_err(bind_error)?;
+        self.inner.broker.define(definitions::forget(&tenant.name, &removed))
     }
 
     fn may_bind(&self, request: &BindingRequest<'_>) -> Result<(), BrokerError> {
@@ -214,30 +220,22 @@ impl Access {
         let kind = if request.to_queue { Kind::Queue } else { Kind::Exchange };
         self.allow(Verb::Write, kind, request.destination)?;
         self.allow(Verb::Read, Kind::Exchange, request.source)?;
-        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(ExchangeDefinition::is_topic);
+        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
         if topic {
             self.allow_topic(Verb::Read, request.source, request.routing_key)?;
         }
         Ok(())
     }
 
-    fn binding(&self, state: &State, request: &BindingRequest<'_>) -> Result<Option<Binding>, BrokerError> {
-        let destination = if request.to_queue {
-            let Some(queue) = state.queues.get(request.destination) else { return Ok(None) };
-            self.unlocked(queue)?;
-            BindingEnd::Queue(Arc::clone(&queue.name))
-        } else {
-            if state.topology.exchange(request.destination).is_none() {
-                return Ok(None);
-            }
-            BindingEnd::Exchange(request.destination.into())
+    fn end(&self, state: &State, request: &BindingRequest<'_>) -> Result<BindingEnd, BrokerError> {
+        if !request.to_queue {
+            return Ok(BindingEnd::Exchange(request.destination.into()));
+        }
+        let Some(queue) = state.queues.get(request.destination) else {
+            return Ok(BindingEnd::Queue(request.destination.into()));
         };
-        Ok(Some(Binding {
-            source: request.source.into(),
-            destination,
-            routing_key: request.routing_key.into(),
-            arguments: request.arguments.clone(),
-        }))
+        self.unlocked(queue)?;
+        Ok(BindingEnd::Queue(Arc::clone(&queue.name)))
     }
 
     /// A queue as it is, without declaring it.
@@ -261,6 +259,7 @@ impl Access {
     pub fn declare_queue(&self, declare: &DeclareQueue<'_>, now: Timestamp) -> Result<Declared, BrokerError> {
         let tenant = &self.inner.tenant;
         check_name(declare.name, Kind::Queue)?;
+        self.inner.broker.counters.queues_declared.add(1);
         self.allow(Verb::Configure, Kind::Queue, declare.name)?;
         let definition = QueueDefinition::declare(
             declare.name,
@@ -385,62 +384,20 @@ impl Broker {
 
     pub(crate) fn add_exchange(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &mut State,
         definition: ExchangeDefinition,
-        now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let name = definition.name.clone();
-        let mut waiting = None;
-        if definition.is_delayed() {
-            let room = QueueDefinition::waiting_room(&name, definition.durable);
-            let queue = self.make_queue(tenant, state, room, None, now, None)?;
-            waiting = Some(queue.id);
-            state.waiting.insert((*name).into(), queue);
-        }
-        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition, waiting));
-        state.topology.add_exchange(definition);
+        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
+        let name = Arc::clone(&definition.name);
+        state.topology.add_exchange(Arc::new(definition));
+        apply_alternate(state, &name);
         self.define(change.into_iter().collect())
-    }
-
-    fn remove_exchange(
-        &self,
-        tenant: &Arc<Tenant>,
-        state: &mut State,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Ticket, BrokerError> {
-        let mut changes = Vec::new();
-        self.cascade(tenant, state, vec![name.into()], &mut changes, now)?;
-        self.define(changes)
-    }
-
-    /// Removes exchanges, their bindings, and the auto-delete exchanges that lose their last binding by that.
-    fn cascade(
-        &self,
-        tenant: &Arc<Tenant>,
-        state: &mut State,
-        mut exchanges: Vec<Arc<str>>,
-        changes: &mut Vec<DefinitionChange>,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        while let Some(name) = exchanges.pop() {
-            changes.push(definitions::remove_exchange(&tenant.name, &name));
-            let removed = state.topology.remove_exchange(&name);
-            changes.extend(removed.bindings.iter().map(|binding| definitions::remove_binding(&tenant.name, binding)));
-            exchanges.extend(removed.auto_deleted);
-            if let Some(waiting) = state.waiting.remove(&*name) {
-                self.forget_queue(&waiting);
-                let changes = vec![Change::DeleteQueue { queue: waiting.id }];
-                self.pool.commit(Commit { changes, now }).now()?;
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn add_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &mut State,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
@@ -459,7 +416,7 @@ impl Broker {
     /// Makes a queue in the pool, or with `id` takes up one that recovery found there.
     pub(crate) fn make_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &State,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
@@ -485,20 +442,22 @@ impl Broker {
     /// Deletes a queue with its messages, and tells its consumers.
     pub(crate) fn delete_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         queue: &Arc<Queue>,
         now: Timestamp,
     ) -> Result<(u64, Ticket), BrokerError> {
         let mut state = tenant.write();
         let Some(consumers) = queue.delete() else { return Ok((0, Ticket::NONE)) };
         state.queues.remove(&queue.name);
-        let removed = state.topology.remove_queue(&queue.name);
-        let mut changes = vec![definitions::remove_queue(&tenant.name, &queue.name)];
-        changes.extend(removed.bindings.iter().map(|binding| definitions::remove_binding(&tenant.name, binding)));
-        if !queue.kind().durable {
-            changes.clear();
+        let mut changes = Vec::new();
+        if let Some((_, removed)) = state.topology.remove_queue(&queue.name)
+            && (queue.kind().durable || !removed.exchanges.is_empty())
+        {
+            changes = definitions::forget(&tenant.name, &removed);
         }
-        self.cascade(tenant, &mut state, removed.auto_deleted, &mut changes, now)?;
+        if queue.kind().durable {
+            changes.push(definitions::remove_queue(&tenant.name, &queue.name));
+        }
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);
         self.counters.queues_deleted.add(1);
@@ -515,7 +474,7 @@ impl Broker {
     }
 
     /// As [`Broker::delete_queue`], for whoever cannot be told of a failure.
-    pub(crate) fn delete_queue_now(&self, tenant: &Arc<Tenant>, queue: &Arc<Queue>, now: Timestamp) {
+    pub(crate) fn delete_queue_now(&self, tenant: &Tenant, queue: &Arc<Queue>, now: Timestamp) {
         if let Err(error) = self.delete_queue(tenant, queue, now) {
             tracing::warn!(queue = %queue.name, %error, "cannot delete queue");
         }
@@ -563,6 +522,29 @@ pub(crate) fn effective_settings(state: &State, definition: &QueueDefinition) ->
     };
     let (policy, operator) = state.policies.effective(&definition.name, target);
     QueueSettings::resolve(definition, policy.map(|p| &p.definition), operator.map(|p| &p.definition))
+}
+
+/// Gives an exchange the alternate that its argument or its policy names.
+pub(crate) fn apply_alternate(state: &mut State, name: &str) {
+    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else { return };
+    let policy = state.policies.effective(name, PolicyTarget::Exchange).0;
+    let of_policy = || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
+    let alternate = own.or_else(of_policy);
+    state.topology.set_alternate(name, alternate);
+}
+
+fn bind_error(error: BindError) -> BrokerError {
+    match error {
+        BindError::NotFound(named) => {
+            let kind = match named.kind {
+                model::naming::Kind::Queue => Kind::Queue,
+                model::naming::Kind::Exchange => Kind::Exchange,
+            };
+            BrokerError::NotFound { kind, name: named.name }
+        }
+        BindError::DefaultExchange => BrokerError::DefaultExchange,
+        error => BrokerError::Invalid(error.to_string()),
+    }
 }
 
 /// A binding survives a restart if both of its ends do.

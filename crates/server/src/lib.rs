@@ -11,9 +11,13 @@
 //! | [`tls`] | encrypted listeners |
 
 pub mod alarms;
+pub mod clock;
 pub mod auth;
 pub mod config;
+pub mod door;
+pub mod figures;
 pub mod listen;
 pub mod metrics;
+pub mod run;
 pub mod telemetry;
 pub mod tls;
