@@ -5,6 +5,7 @@
 //! | [`alarms`] | publishers are blocked while memory or disk run low |
 //! | [`auth`] | who may come in |
 //! | [`config`] | what an operator may decide |
+//! | [`definitions`] | RabbitMQ's definitions files, read and written |
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
 //! | [`telemetry`] | logs |
@@ -13,6 +14,7 @@
 pub mod alarms;
 pub mod auth;
 pub mod config;
+pub mod definitions;
 pub mod listen;
 pub mod metrics;
 pub mod telemetry;
