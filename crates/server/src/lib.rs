@@ -8,6 +8,7 @@
 //! | [`definitions`] | RabbitMQ's definitions files, read and written |
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
+//! | [`run`] | start and stop of everything |
 //! | [`telemetry`] | logs |
 //! | [`tls`] | encrypted listeners |
 
@@ -17,5 +18,6 @@ pub mod config;
 pub mod definitions;
 pub mod listen;
 pub mod metrics;
+pub mod run;
 pub mod telemetry;
 pub mod tls;
