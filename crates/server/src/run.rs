@@ -37,7 +37,7 @@ const STORE_CHECK: Duration = Duration::from_millis(100);
 ///
 /// If the data directory is in use or damaged beyond reading, an address cannot be bound, a definitions file cannot be
 /// read, or the store fails while the server runs.
-pub async fn run(config: Config, mut say: impl FnMut(&str), shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let started = Instant::now();
     let opened = store::open(&config.data_dir, &store_options(&config))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
@@ -59,7 +59,7 @@ pub async fn run(config: Config, mut say: impl FnMut(&str), shutdown: impl Futur
     listen_amqp(&config, &door, &mut serving, &mut say)?;
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
-    say("ready");
+    say("ready".to_owned());
     tracing::info!(elapsed = ?started.elapsed(), "ready");
 
     let outcome = tokio::select! {
@@ -150,7 +150,7 @@ fn listen_amqp(
     config: &Config,
     door: &Door,
     serving: &mut JoinSet<()>,
-    say: &mut impl FnMut(&str),
+    say: &mut impl FnMut(String),
 ) -> anyhow::Result<()> {
     for address in &config.amqp.listen {
         let listener = listen("amqp", *address, say)?;
@@ -175,7 +175,7 @@ fn listen_metrics(
     alarms: &Arc<Alarms>,
     started: Instant,
     serving: &mut JoinSet<()>,
-    say: &mut impl FnMut(&str),
+    say: &mut impl FnMut(String),
 ) -> anyhow::Result<()> {
     if config.metrics_listen.is_empty() {
         return Ok(());
@@ -197,9 +197,9 @@ fn listen_metrics(
     Ok(())
 }
 
-fn listen(name: &str, address: SocketAddr, say: &mut impl FnMut(&str)) -> anyhow::Result<TcpListener> {
+fn listen(name: &str, address: SocketAddr, say: &mut impl FnMut(String)) -> anyhow::Result<TcpListener> {
     let listener = bind(address).with_context(|| format!("cannot listen for {name} on {address}"))?;
     let bound = listener.local_addr().with_context(|| format!("cannot listen for {name} on {address}"))?;
-    say(&format!("listening {name} {bound}"));
+    say(format!("listening {name} {bound}"));
     Ok(listener)
 }
