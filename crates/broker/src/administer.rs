@@ -4,9 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::{QueueId, Ticket};
+use model::exchange::ExchangeDefinition;
+use model::{QueueDefinition, QueueId, Ticket, Timestamp};
 
 use crate::broker::Broker;
+use crate::declare::{BindingRequest, DeclareExchange, DeclareQueue};
 use crate::definitions::{self, PolicyKind};
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
@@ -160,8 +162,8 @@ impl Broker {
         {
             let mut state = tenant.write();
             match kind {
-                PolicyKind::Ordinary => state.policies.insert(policy),
-                PolicyKind::Operator => state.policies.insert_operator(policy),
+                PolicyKind::Ordinary => drop(state.policies.insert(policy)),
+                PolicyKind::Operator => drop(state.policies.insert_operator(policy)),
             }
         }
         self.apply_policies(&tenant);
@@ -193,6 +195,55 @@ impl Broker {
     /// If the store fails.
     pub fn put_parameter(&self, tenant: &str, component: &str, name: &str, json: &[u8]) -> Result<Ticket, BrokerError> {
         self.define(vec![definitions::put_parameter(tenant, component, name, json)])
+    }
+
+    /// Makes an exchange of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant does not exist, the definition is not valid, or the store fails.
+    pub fn import_exchange(&self, tenant: &str, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        if state.topology.exchange(declare.name).is_some() {
+            return Ok(Ticket::NONE);
+        }
+        let definition = ExchangeDefinition::new(&tenant.name, declare.name.into(), declare.kind, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        self.add_exchange(&tenant, &mut state, definition)
+    }
+
+    /// Makes a queue of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant does not exist, the definition is not valid, or the store fails.
+    pub fn import_queue(
+        &self,
+        tenant: &str,
+        declare: &DeclareQueue<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        if state.queues.contains_key(declare.name) {
+            return Ok(Ticket::NONE);
+        }
+        let default = state.description.default_queue_type.unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.1)
+    }
+
+    /// Makes a binding of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant or an end does not exist, or the store fails.
+    pub fn import_binding(&self, tenant: &str, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        self.add_binding(&tenant, &mut state, request)
     }
 
     pub(crate) fn remember_queue(&self, queue: &Arc<Queue>) {

@@ -9,7 +9,7 @@ use model::permission::Verb;
 use model::policy::PolicyTarget;
 use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
 use model::routing::{BindError, BindingEnd};
-use model::{QueueDefinition, QueueId, QueueSettings, QueueType, Ticket, Timestamp};
+use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
 use store::{Change, Commit, DefinitionChange, QueueKind};
 
@@ -92,6 +92,47 @@ pub struct BindingRequest<'a> {
     pub arguments: Table,
 }
 
+impl DeclareExchange<'_> {
+    pub(crate) fn options(&self) -> ExchangeOptions {
+        ExchangeOptions {
+            durable: self.durable,
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            arguments: self.arguments.clone(),
+        }
+    }
+}
+
+impl DeclareQueue<'_> {
+    pub(crate) fn options(&self) -> QueueOptions {
+        QueueOptions {
+            durable: self.durable,
+            exclusive: self.exclusive,
+            auto_delete: self.auto_delete,
+            arguments: self.arguments.clone(),
+        }
+    }
+}
+
+impl BindingRequest<'_> {
+    fn end(&self) -> BindingEnd {
+        if self.to_queue {
+            BindingEnd::Queue(self.destination.into())
+        } else {
+            BindingEnd::Exchange(self.destination.into())
+        }
+    }
+
+    fn to<'b>(&'b self, destination: &'b BindingEnd) -> model::routing::BindingRequest<'b> {
+        model::routing::BindingRequest {
+            source: self.source,
+            destination,
+            routing_key: self.routing_key,
+            arguments: &self.arguments,
+        }
+    }
+}
+
 impl Access {
     /// Whether an exchange exists.
     ///
@@ -120,12 +161,7 @@ impl Access {
         if !is_type(declare.kind) {
             return Err(BrokerError::UnknownExchangeType(declare.kind.into()));
         }
-        let options = ExchangeOptions {
-            durable: declare.durable,
-            auto_delete: declare.auto_delete,
-            internal: declare.internal,
-            arguments: declare.arguments.clone(),
-        };
+        let options = declare.options();
         let mut state = self.inner.tenant.write();
         if let Some(existing) = state.topology.exchange(declare.name) {
             existing
@@ -179,18 +215,10 @@ impl Access {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        let destination = self.end(&state, request)?;
-        let binding = model::routing::BindingRequest {
-            source: request.source,
-            destination: &destination,
-            routing_key: request.routing_key,
-            arguments: &request.arguments,
-        };
-        let new = state.topology.bind(&binding).map_err(bind_error)?;
-        if new && is_durable(&state, request) {
-            return self.inner.broker.define(vec![definitions::put_binding(&tenant.name, &binding)]);
+        if let Some(queue) = state.queues.get(request.destination).filter(|_| request.to_queue) {
+            self.unlocked(queue)?;
         }
-        Ok(Ticket::NONE)
+        self.inner.broker.add_binding(tenant, &mut state, request)
     }
 
     /// Removes a binding; fine if it is not there.
@@ -202,13 +230,11 @@ impl Access {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        let destination = self.end(&state, request)?;
-        let binding = model::routing::BindingRequest {
-            source: request.source,
-            destination: &destination,
-            routing_key: request.routing_key,
-            arguments: &request.arguments,
-        };
+        if let Some(queue) = state.queues.get(request.destination).filter(|_| request.to_queue) {
+            self.unlocked(queue)?;
+        }
+        let destination = request.end();
+        let binding = request.to(&destination);
         let removed = state.topology.unbind(&binding).map_err(bind_error)?;
         self.inner.broker.define(definitions::forget(&tenant.name, &removed))
     }
@@ -225,17 +251,6 @@ impl Access {
             self.allow_topic(Verb::Read, request.source, request.routing_key)?;
         }
         Ok(())
-    }
-
-    fn end(&self, state: &State, request: &BindingRequest<'_>) -> Result<BindingEnd, BrokerError> {
-        if !request.to_queue {
-            return Ok(BindingEnd::Exchange(request.destination.into()));
-        }
-        let Some(queue) = state.queues.get(request.destination) else {
-            return Ok(BindingEnd::Queue(request.destination.into()));
-        };
-        self.unlocked(queue)?;
-        Ok(BindingEnd::Queue(Arc::clone(&queue.name)))
     }
 
     /// A queue as it is, without declaring it.
@@ -261,25 +276,18 @@ impl Access {
         check_name(declare.name, Kind::Queue)?;
         self.inner.broker.counters.queues_declared.add(1);
         self.allow(Verb::Configure, Kind::Queue, declare.name)?;
-        let definition = QueueDefinition::declare(
-            declare.name,
-            declare.durable,
-            declare.exclusive,
-            declare.auto_delete,
-            &declare.arguments,
-            self.default_queue_type(),
-            &tenant.name,
-        )
-        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         if let Some(existing) = state.queues.get(declare.name).cloned() {
             drop(state);
-            return self.redeclare(existing, &definition, now);
+            return self.redeclare(existing, declare, now);
         }
+        let default = state.description.default_queue_type.unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if declare.name.starts_with(RESERVED_PREFIX) && !declare.generated {
             return Err(BrokerError::ReservedName { kind: Kind::Queue, name: declare.name.into() });
         }
-        if let Some(exchange) = definition.dead_letter_exchange() {
+        if let Some(exchange) = definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref()) {
             self.allow(Verb::Read, Kind::Queue, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, exchange)?;
         }
@@ -304,23 +312,19 @@ impl Access {
     fn redeclare(
         &self,
         existing: Arc<Queue>,
-        definition: &QueueDefinition,
+        declare: &DeclareQueue<'_>,
         now: Timestamp,
     ) -> Result<Declared, BrokerError> {
         self.unlocked(&existing)?;
-        if existing.definition.exclusive != definition.exclusive {
+        if existing.definition.exclusive != declare.exclusive {
             return Err(BrokerError::Locked((*existing.name).into()));
         }
         existing
             .definition
-            .equivalent(definition, self.tenant_name())
+            .check_equivalent(self.tenant_name(), &declare.options())
             .map_err(|error| BrokerError::Inequivalent(error.to_string()))?;
         existing.touch(now);
         self.found(existing, Ticket::NONE)
-    }
-
-    fn default_queue_type(&self) -> QueueType {
-        self.inner.tenant.read().description.default_queue_type.unwrap_or(QueueType::Classic)
     }
 
     fn found(&self, queue: Arc<Queue>, ticket: Ticket) -> Result<Declared, BrokerError> {
@@ -380,6 +384,21 @@ impl Broker {
             return Ok(Ticket::NONE);
         }
         Ok(self.catalog.commit_definitions(changes).now()?)
+    }
+
+    pub(crate) fn add_binding(
+        &self,
+        tenant: &Tenant,
+        state: &mut State,
+        request: &BindingRequest<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let destination = request.end();
+        let binding = request.to(&destination);
+        let new = state.topology.bind(&binding).map_err(bind_error)?;
+        if new && is_durable(state, request) {
+            return self.define(vec![definitions::put_binding(&tenant.name, &binding)]);
+        }
+        Ok(Ticket::NONE)
     }
 
     pub(crate) fn add_exchange(

@@ -13,7 +13,7 @@ use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
 use model::exchange::{ExchangeDefinition, ExchangeOptions};
 use model::routing::{BindError, Binding, BindingEnd, BindingRequest, Removed};
-use model::{QueueDefinition, QueueId, QueueType, Timestamp};
+use model::{QueueDefinition, QueueId, QueueOptions, QueueType, Timestamp};
 use posthouse_amqp::{RawTable, Table};
 use serde::{Deserialize, Serialize};
 use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool};
@@ -53,6 +53,7 @@ struct ExchangeValue {
 #[derive(Debug, Serialize, Deserialize)]
 struct QueueValue {
     id: u64,
+    queue_type: Box<str>,
     durable: bool,
     auto_delete: bool,
     arguments: Box<str>,
@@ -127,6 +128,7 @@ pub(crate) fn put_exchange(tenant: &str, exchange: &ExchangeDefinition) -> Defin
 pub(crate) fn put_queue(tenant: &str, queue: &QueueDefinition, id: QueueId) -> DefinitionChange {
     let value = QueueValue {
         id: id.0,
+        queue_type: queue.queue_type.word().into(),
         durable: queue.durable,
         auto_delete: queue.auto_delete,
         arguments: pack(queue.arguments_table()),
@@ -236,9 +238,9 @@ pub(crate) fn put_policy(tenant: &str, kind: PolicyKind, policy: &Policy) -> Def
         pattern: policy.pattern().into(),
         priority: policy.priority,
         apply_to: policy.apply_to.word().into(),
-        definition: pack(policy.definition.table()),
+        definition: pack(&policy.definition.table),
     };
-    put(&[kind.word(), tenant, &policy.name], &value)
+    put(&[kind.word(), tenant, policy.name()], &value)
 }
 
 pub(crate) fn remove_policy(tenant: &str, kind: PolicyKind, name: &str) -> DefinitionChange {
@@ -306,11 +308,11 @@ impl Broker {
             ["user", name] => self.load_user(name, read(value)?),
             [kind @ ("policy" | "operator-policy"), tenant, name] => {
                 let kind = if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
-                self.load_policy(&self.tenant_of(tenant)?, kind, name, &read(value)?)
+                self.load_policy(&*self.tenant_of(tenant)?, kind, name, &read(value)?)
             }
-            ["exchange", tenant, name] => self.load_exchange(&self.tenant_of(tenant)?, name, &read(value)?),
-            ["queue", tenant, name] => self.load_queue(&self.tenant_of(tenant)?, name, &read(value)?, now),
-            ["binding", tenant, ..] => load_binding(&self.tenant_of(tenant)?, read(value)?),
+            ["exchange", tenant, name] => self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?),
+            ["queue", tenant, name] => self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now),
+            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, read(value)?),
             _ => Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned())),
         }
     }
@@ -365,8 +367,8 @@ impl Broker {
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         match kind {
-            PolicyKind::Ordinary => state.policies.insert(policy),
-            PolicyKind::Operator => state.policies.insert_operator(policy),
+            PolicyKind::Ordinary => drop(state.policies.insert(policy)),
+            PolicyKind::Operator => drop(state.policies.insert_operator(policy)),
         }
         Ok(())
     }
@@ -394,16 +396,11 @@ impl Broker {
         now: Timestamp,
     ) -> Result<(), BrokerError> {
         let arguments = unpack(&value.arguments)?;
-        let definition = QueueDefinition::declare(
-            name,
-            value.durable,
-            false,
-            value.auto_delete,
-            &arguments,
-            QueueType::Classic,
-            &tenant.name,
-        )
-        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let options =
+            QueueOptions { durable: value.durable, exclusive: false, auto_delete: value.auto_delete, arguments };
+        let default = QueueType::from_word(&value.queue_type).unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, name.into(), default, options)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         let queue = self.take_up_queue(tenant, &state, definition, QueueId(value.id), now)?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);

@@ -29,6 +29,7 @@ pub mod naming;
 mod pattern;
 pub mod permission;
 pub mod policy;
+mod property_bytes;
 pub mod publish_rules;
 pub mod queue;
 pub mod quota;

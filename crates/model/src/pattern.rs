@@ -160,7 +160,11 @@ mod tests {
     #[test]
     fn looking_ahead_from_the_start_excludes_names() {
         check(r"^(?!amq\.).*", &["orders", "amqp", ""], &["amq.gen-1"]);
-        check(r"^(?!amq\.|dead$)(?!x)[a-z]+$", &["orders", "deadly"], &["amq.a", "dead", "xa", "A"]);
+        check(
+            r"^(?!amq\.|dead$)(?!x)[a-z]+$",
+            &["orders", "deadly"],
+            &["amq.a", "dead", "xa", "A"],
+        );
         check(r"^(?=.*\.eu$)orders", &["orders.eu"], &["orders.us", "my.orders.eu"]);
         check(r"^(?![)\]]|a\)).", &["b", "ab"], &[")", "]", "a)"]);
         check(r"^(?!a(b|c)d)", &["abc"], &["abd", "acd"]);

@@ -5,8 +5,8 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
-pub use crate::pattern::PatternError;
 use crate::pattern::Pattern;
+pub use crate::pattern::{COMPILED_BYTES_MAX, PATTERN_BYTES_MAX, PatternError};
 
 /// What is done to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

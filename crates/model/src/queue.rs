@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use posthouse_amqp::table::{Table, Value};
+use posthouse_amqp::table::Table;
 
 use crate::argument::{ArgumentError, Arguments, Fault, Inequivalent};
 use crate::naming::Named;
@@ -335,6 +335,8 @@ pub fn age_secs(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_amqp::table::Value;
+
     use super::*;
 
     fn declare(arguments: impl IntoIterator<Item = (&'static str, Value)>) -> Result<QueueDefinition, ArgumentError> {

@@ -91,9 +91,7 @@ impl UserLimits {
     }
 }
 
-fn named(
-    limits: [(&'static str, Option<u64>); 2],
-) -> impl Iterator<Item = (&'static str, u64)> {
+fn named(limits: [(&'static str, Option<u64>); 2]) -> impl Iterator<Item = (&'static str, u64)> {
     limits.into_iter().filter_map(|(name, limit)| Some((name, limit?)))
 }
 
@@ -113,10 +111,7 @@ mod tests {
     #[test]
     fn each_kind_knows_its_own_limits() {
         assert_eq!(UserLimits::of([("max-channels", 7)]).unwrap().max_channels, Some(7));
-        assert_eq!(
-            UserLimits::of([("max-queues", 7)]),
-            Err(UnknownLimit("max-queues".into()))
-        );
+        assert_eq!(UserLimits::of([("max-queues", 7)]), Err(UnknownLimit("max-queues".into())));
         assert!(TenantLimits::of([("max-channels", 7)]).is_err());
     }
 }

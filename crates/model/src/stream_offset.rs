@@ -123,7 +123,9 @@ mod tests {
     fn what_means_nothing_is_refused() {
         assert_eq!(parse(Some(&Value::I32(-1))), Err(OffsetError::Negative(-1)));
         assert_eq!(parse(Some(&Value::Void)), Err(OffsetError::Type("void")));
-        for text in ["", "h", "5", "+5h", "5d", "5 h", "99999999999999999999s", "9999999999999999999Y", "ö"] {
+        for text in
+            ["", "h", "5", "+5h", "5d", "5 h", "99999999999999999999s", "9999999999999999999Y", "ö"]
+        {
             let refused = parse(Some(&text.into()));
             assert_eq!(refused, Err(OffsetError::Text(text.to_owned())));
         }

@@ -5,17 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use broker::{Broker, TenantDescription, User, tasks};
 use model::permission::Permissions;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
-use crate::auth::password::PasswordHash;
+use crate::auth::hash_text;
 use crate::auth::verifier::Verifier;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::definitions::{Definitions, apply::apply};
 use crate::door::amqp::listener::Door;
 use crate::figures::Figures;
 use crate::listen::bind;
@@ -39,6 +41,8 @@ const STORE_CHECK: Duration = Duration::from_millis(100);
 /// read, or the store fails while the server runs.
 pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let started = Instant::now();
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
     let opened = store::open(&config.data_dir, &store_options(&config))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
     let broker = Broker::open(Arc::clone(&opened.pool), Arc::clone(&opened.catalog), Arc::new(SystemClock::start()))
@@ -46,7 +50,7 @@ pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Fut
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
     first_start(&broker, &config, &verifier).await?;
-    import_definitions(&broker, &config)?;
+    import_definitions(&broker, &config).await?;
 
     let alarms = Arc::new(Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?);
     let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
@@ -134,15 +138,22 @@ async fn first_start(broker: &Arc<Broker>, config: &Config, verifier: &Verifier)
     Ok(())
 }
 
-fn hash_text(hash: &PasswordHash) -> String {
-    let (text, algorithm) = hash.to_definitions();
-    format!("{algorithm} {text}")
-}
-
-fn import_definitions(_broker: &Arc<Broker>, config: &Config) -> anyhow::Result<()> {
-    if let Some(file) = &config.definitions_file {
-        bail!("definitions import is not wired yet: {}", file.display());
+/// Imports a RabbitMQ definitions export, and reports what was not understood.
+async fn import_definitions(broker: &Arc<Broker>, config: &Config) -> anyhow::Result<()> {
+    let Some(file) = &config.definitions_file else { return Ok(()) };
+    let json = std::fs::read(file).with_context(|| format!("definitions file {} cannot be read", file.display()))?;
+    let (definitions, mut report) = Definitions::parse(&json, &config.auth.default_vhost)
+        .with_context(|| format!("definitions file {} cannot be used", file.display()))?;
+    let ticket = apply(broker, &definitions, &mut report, broker.now());
+    broker.watch().until_durable(ticket).await?;
+    for note in report.notes() {
+        tracing::warn!(path = note.path, reason = note.reason, "not imported");
     }
+    if report.omitted() > 0 {
+        tracing::warn!(count = report.omitted(), "further definitions not imported");
+    }
+    let (users, queues) = (definitions.users.len(), definitions.queues.len());
+    tracing::info!(users, queues, not_imported = report.notes().len() + report.omitted(), "definitions imported");
     Ok(())
 }
 
@@ -161,6 +172,7 @@ fn listen_amqp(
         return Ok(());
     }
     let acceptor = Arc::new(Acceptor::load(&config.amqp.tls).context("cannot use TLS")?);
+    serving.spawn(reload_on_hangup(Arc::clone(&acceptor)));
     for address in &config.amqp.tls.listen {
         let listener = listen("amqps", *address, say)?;
         let (door, acceptor) = (door.clone(), Arc::clone(&acceptor));
@@ -180,14 +192,12 @@ fn listen_metrics(
     if config.metrics_listen.is_empty() {
         return Ok(());
     }
-    let identity = Identity {
-        node: "posthouse@localhost".to_owned(),
-        cluster: "posthouse".to_owned(),
-        rabbitmq_version: config.amqp.version.clone(),
-        version: env!("CARGO_PKG_VERSION"),
+    let observed = Observed {
+        source: Arc::clone(figures),
+        alarms: Arc::clone(alarms),
+        identity: identity(config),
+        started,
     };
-    let observed =
-        Observed { source: Arc::clone(figures), alarms: Arc::clone(alarms), identity, started };
     let endpoint = Arc::new(Endpoint::new(observed));
     for address in &config.metrics_listen {
         let listener = listen("metrics", *address, say)?;
@@ -202,4 +212,35 @@ fn listen(name: &str, address: SocketAddr, say: &mut impl FnMut(String)) -> anyh
     let bound = listener.local_addr().with_context(|| format!("cannot listen for {name} on {address}"))?;
     say(format!("listening {name} {bound}"));
     Ok(listener)
+}
+
+/// Reads certificates again whenever the process is told to by SIGHUP; for ever.
+async fn reload_on_hangup(acceptor: Arc<Acceptor>) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be heard; certificates are read at start only");
+            return;
+        }
+    };
+    while hangups.recv().await.is_some() {
+        match acceptor.reload() {
+            Ok(()) => tracing::info!("certificates were read again"),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::error!("certificates stay as they were: {error:#}");
+            }
+        }
+    }
+}
+
+/// The node's name as RabbitMQ would have it; its dashboards group by it.
+fn identity(config: &Config) -> Identity {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Identity {
+        node: format!("posthouse@{host}"),
+        cluster: format!("posthouse@{host}"),
+        rabbitmq_version: config.amqp.version.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+    }
 }

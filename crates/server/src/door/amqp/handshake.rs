@@ -11,8 +11,8 @@ use broker::{Access, BrokerError};
 use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode, sasl};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::auth::password::PasswordHash;
 use crate::auth::verifier::Verdict;
+use crate::auth::{hash_text, stored_hash};
 use crate::config::PlainWithoutTls;
 use crate::door::amqp::listener::Shared;
 use crate::door::amqp::translate::refusal;
@@ -310,15 +310,4 @@ fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
 /// Whether the peer is on this machine, also as an IPv4 address in IPv6's clothes.
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-/// A stored password hash: algorithm, space, hash, as definitions files write the two.
-pub(crate) fn hash_text(hash: &PasswordHash) -> String {
-    let (text, algorithm) = hash.to_definitions();
-    format!("{algorithm} {text}")
-}
-
-fn stored_hash(text: &str) -> Option<PasswordHash> {
-    let (algorithm, hash) = text.split_once(' ')?;
-    PasswordHash::from_definitions(hash, algorithm).ok()
 }
