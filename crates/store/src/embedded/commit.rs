@@ -72,7 +72,8 @@ impl Shared {
             check_creations(&commit.changes, |id| table.contains_key(&id))?;
             for change in &commit.changes {
                 if let Change::CreateQueue { queue, kind } = change {
-                    let state = QueueState::new(*kind);
+                    // There for whoever looks only from its change on.
+                    let state = QueueState { deleted: true, ..QueueState::new(*kind) };
                     table.insert(*queue, Arc::new(Queue::new(*queue, state)));
                 }
             }
@@ -279,7 +280,8 @@ impl<'a> Work<'a> {
             self.enqueue(message, targets, Some(id.0), checksum, rest)
         {
             let recorded = durable && position.is_logged();
-            let ticket = self.log.as_ref().filter(|_| recorded).map_or(Ticket::NONE, |it| it.ticket());
+            let ticket =
+                self.log.as_ref().filter(|_| recorded).map_or(Ticket::NONE, |it| it.ticket());
             let segment = if recorded { position.segment } else { 0 };
             if let Some(dedup) = &mut self.dedup {
                 dedup.insert(id.0, now, ticket, segment);
@@ -435,12 +437,16 @@ impl<'a> Work<'a> {
     }
 
     fn create(&mut self, queue: QueueId, kind: QueueKind, rest: &[Change]) {
+        let index = self.queues.binary_search_by_key(&queue, |queue| queue.id).ok();
+        if let Some(state) = index.and_then(|index| self.locked.get_mut(index)) {
+            state.deleted = false;
+        }
         if !kind.durable {
             return;
         }
         let event = Event::Queue { queue, kind, next: 0, reserved: 0 };
         let segment = self.log(128, rest).event(&event).segment;
-        if let Some(state) = self.index_of(queue).and_then(|index| self.locked.get_mut(index)) {
+        if let Some(state) = index.and_then(|index| self.locked.get_mut(index)) {
             state.state_segment = segment;
         }
     }

@@ -74,7 +74,8 @@ impl Shared {
     /// Writes anew what is recorded in segments that go. Returns how many there were.
     pub(crate) fn carry_definitions(&self, up_to_segment: u32) -> usize {
         let mut definitions = self.definitions();
-        let bytes = |(key, defined): (&Box<str>, &Defined)| record_len(key.len(), defined.value.len());
+        let bytes =
+            |(key, defined): (&Box<str>, &Defined)| record_len(key.len(), defined.value.len());
         let bound = definitions.iter().filter(|it| it.1.segment <= up_to_segment).map(bytes).sum();
         if bound == 0 {
             return 0;

@@ -112,8 +112,7 @@ impl Entry {
     #[cfg(test)]
     pub(crate) fn example(sequence: u64) -> Self {
         let position = Position { segment: 1, offset: 8 };
-        let cold =
-            Cold { sequence, position, body_len: 0, expires: u64::MAX, durable: false };
+        let cold = Cold { sequence, position, body_len: 0, expires: u64::MAX, durable: false };
         Self::of_cold(&cold, 0)
     }
 }

@@ -92,8 +92,7 @@ pub(crate) fn put_enqueue(
     targets: &[Placed],
 ) {
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-    let flags =
-        flag(message.persistent, ENQUEUE_PERSISTENT) | flag(dedup.is_some(), ENQUEUE_DEDUP);
+    let flags = flag(message.persistent, ENQUEUE_PERSISTENT) | flag(dedup.is_some(), ENQUEUE_DEDUP);
     out.extend_from_slice(&[flags, message.priority]);
     out.extend_from_slice(&enqueued.to_le_bytes());
     put_string(out, &message.address.exchange);

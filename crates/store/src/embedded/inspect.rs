@@ -11,8 +11,8 @@ use super::record::Kind;
 use super::recovery::{Survey, read_log};
 use super::scan::{Found, scan};
 use super::segment::{DATA_START, Segment};
-use super::vfs::{OsVfs, Vfs, VfsFile, read_up_to};
 use super::unavailable;
+use super::vfs::{OsVfs, Vfs, VfsFile, read_up_to};
 use crate::error::StoreError;
 use crate::pool::QueueKind;
 
@@ -95,7 +95,11 @@ fn read_all(vfs: &dyn Vfs) -> io::Result<Inspection> {
         inspection.add_segment(&segment, file.as_ref(), end, live)?;
     }
     for damage in reading.replay.damages {
-        if !inspection.damages.iter().any(|known| known.segment == damage.segment && known.offset == damage.offset) {
+        if !inspection
+            .damages
+            .iter()
+            .any(|known| known.segment == damage.segment && known.offset == damage.offset)
+        {
             inspection.damages.push(damage);
         }
     }
@@ -144,13 +148,7 @@ impl Inspection {
             Found::Damage { offset, bytes } => damage(offset, bytes, "bytes that are no record"),
         });
         let bytes = file.size()?;
-        self.segments.push(SegmentContents {
-            segment: segment.id,
-            bytes,
-            records,
-            live,
-            damaged,
-        });
+        self.segments.push(SegmentContents { segment: segment.id, bytes, records, live, damaged });
         Ok(())
     }
 }

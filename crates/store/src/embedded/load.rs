@@ -87,7 +87,12 @@ impl Shared {
         let Some(first) = group.first() else { return 0 };
         let lost = |item: &Cold, why: String| {
             let Position { segment, offset } = item.position;
-            self.damages.report(Damage { segment, offset, bytes: item.body_len, what: why.clone() });
+            self.damages.report(Damage {
+                segment,
+                offset,
+                bytes: item.body_len,
+                what: why.clone(),
+            });
             Err(why)
         };
         let Some(segment) = self.log.segments.get(first.position.segment) else {
@@ -127,7 +132,8 @@ impl Shared {
         let mut len = item.body_len as usize + RECORD_EXTRA_BYTES;
         loop {
             let filled = self.log.read(segment, offset, len, &mut bytes);
-            let filled = filled.map_err(|error| format!("a message that cannot be read: {error}"))?;
+            let filled =
+                filled.map_err(|error| format!("a message that cannot be read: {error}"))?;
             match record::decode(bytes.get(..filled).unwrap_or_default(), segment.seed, offset) {
                 Ok(record) => return message_of(&record, addresses),
                 Err(Broken::Short(needs)) if needs > len => len = needs,
@@ -188,10 +194,7 @@ fn with_scratch(work: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// The first items that lie close together, ascending, and how many bytes from the first's begin to the last's end.
-fn neighbours(
-    items: impl Iterator<Item = Cold>,
-    bytes_max: usize,
-) -> Option<(Vec<Cold>, usize)> {
+fn neighbours(items: impl Iterator<Item = Cold>, bytes_max: usize) -> Option<(Vec<Cold>, usize)> {
     let mut group: Vec<Cold> = Vec::new();
     let mut span = 0;
     for item in items {

@@ -199,8 +199,7 @@ impl LogState {
         closed.close(self.offset);
         let sidecar = std::mem::take(&mut self.sidecar);
         self.sealed.push(Sealed { segment: closed, sidecar });
-        let header =
-            Header {
+        let header = Header {
             segment: self.segment.id,
             previous,
             durable: DATA_START,
@@ -348,8 +347,7 @@ impl LogCommit<'_> {
         let position = state.end();
         let start = state.active.bytes.len();
         let seed = state.segment.seed;
-        let head =
-            record::append(&mut state.active.bytes, seed, position.offset, head, body, meta);
+        let head = record::append(&mut state.active.bytes, seed, position.offset, head, body, meta);
         state.offset += u32_of(head.record_len());
         self.last = Some((start, position.offset, head));
         (position, start, start + record::HEAD_BYTES + head.meta_len as usize)

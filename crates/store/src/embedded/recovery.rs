@@ -176,11 +176,7 @@ impl Reading {
         Ok(())
     }
 
-    fn from_sidecar(
-        &mut self,
-        segment: &Segment,
-        mut reader: SidecarReader<'_>,
-    ) -> io::Result<()> {
+    fn from_sidecar(&mut self, segment: &Segment, mut reader: SidecarReader<'_>) -> io::Result<()> {
         while let Some(entry) = reader.next_entry() {
             match entry {
                 Some(SidecarEntry::Plain { offset, placed, body_len }) => {
@@ -353,8 +349,8 @@ pub(crate) fn continue_log(
     let tail_bytes = reading.tail_bytes();
     reading.summary.rewritten_bytes = tail_bytes as u64;
     let id = survey.highest.saturating_add(1);
-    let capacity = (tail_bytes + DATA_START as usize + 64 * 1024)
-        .max(options.first_segment_bytes as usize);
+    let capacity =
+        (tail_bytes + DATA_START as usize + 64 * 1024).max(options.first_segment_bytes as usize);
     let segment_salt = salt ^ u64::from(id);
     let segment = Arc::new(Segment::new(id, segment_salt, u32_of(capacity)));
     let mut sidecar = SidecarBuilder::default();
