@@ -1,8 +1,13 @@
 //! AMQP 0-9-1 with RabbitMQ's extensions, without I/O: bytes in, events and bytes out.
 
+mod channel;
+mod content;
 mod fields;
+mod handshake;
 mod reader;
+mod snippet;
 mod table_decode;
+mod timers;
 mod writer;
 
 pub mod capabilities;
