@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use broker::{Broker, TenantDescription, User, tasks};
 use model::permission::Permissions;
+use store::embedded::{Embedded, Options};
+use store::{Catalog, Pool};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -43,10 +45,12 @@ pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Fut
     let started = Instant::now();
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
-    let opened = store::open(&config.data_dir, &store_options(&config))
+    let store = Embedded::open(&config.data_dir, store_options(&config))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
-    let broker = Broker::open(Arc::clone(&opened.pool), Arc::clone(&opened.catalog), Arc::new(SystemClock::start()))
-        .context("cannot load the definitions")?;
+    let store = Arc::new(store);
+    let (pool, catalog) = (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
+    let broker =
+        Broker::open(pool, catalog, Arc::new(SystemClock::start())).context("cannot load the definitions")?;
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
     first_start(&broker, &config, &verifier).await?;
@@ -76,16 +80,19 @@ pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Fut
         door.stop(FAREWELL).await;
     }
     drop((broker, door, figures));
-    opened.close().context("cannot close the store")?;
+    // The last one closes the log: what is settled is written before the process ends.
+    drop(store);
     outcome
 }
 
-fn store_options(config: &Config) -> store::OpenOptions {
-    store::OpenOptions {
-        segment_bytes: config.store.segment_bytes,
-        resident_bytes: config.store.resident_bytes,
-        reserve_bytes: config.store.reserve_bytes,
-        ..store::OpenOptions::default()
+fn store_options(config: &Config) -> Options {
+    let segment_bytes = u32::try_from(config.store.segment_bytes).unwrap_or(u32::MAX);
+    let reserve = config.store.reserve_bytes.div_ceil(config.store.segment_bytes.max(1));
+    Options {
+        segment_bytes,
+        reserve_segments: usize::try_from(reserve).unwrap_or(1).max(1),
+        resident_transient_bytes: config.store.resident_bytes,
+        ..Options::default()
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::{Access, BrokerError};
-use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode, sasl};
+use posthouse_amqp::sasl::Credentials;
+use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::auth::verifier::Verdict;
@@ -289,8 +290,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
 
 fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
     let parsed = match mechanism {
-        "PLAIN" => sasl::parse_plain(response).ok(),
-        "AMQPLAIN" => sasl::parse_amqplain(response).ok(),
+        "PLAIN" => Credentials::from_plain(response).ok(),
+        "AMQPLAIN" => Credentials::from_amqplain(response).ok(),
         "EXTERNAL" => {
             return match &peer.certificate {
                 Some(user) => Login::Certificate { user: user.clone() },
