@@ -70,7 +70,12 @@ struct Broker {
     /// Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS. The virtual host is `/` if
     /// there is none; a slash in its name is written %2f. After `?`: heartbeat, connection_timeout (ms), cacertfile,
     /// certfile, keyfile.
-    #[arg(long, env = "POSTHOUSE_URI", hide_env_values = true, default_value = "amqp://127.0.0.1:5672")]
+    #[arg(
+        long,
+        env = "POSTHOUSE_URI",
+        hide_env_values = true,
+        default_value = "amqp://127.0.0.1:5672"
+    )]
     uri: Uri,
 }
 

@@ -12,9 +12,9 @@ use posthouse_amqp::sasl::Credentials;
 use posthouse_amqp::table::{Table, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Uri;
 use super::happened::{Happened, translate};
 use super::transport::{self, Stream};
-use super::Uri;
 
 /// The one channel that every command uses.
 const CHANNEL: u16 = 1;
@@ -149,7 +149,10 @@ impl Session {
     /// # Errors
     ///
     /// As [`Session::send`] and [`Session::next`].
-    pub(crate) async fn ask<'a>(&mut self, method: impl Into<Method<'a>>) -> anyhow::Result<Happened> {
+    pub(crate) async fn ask<'a>(
+        &mut self,
+        method: impl Into<Method<'a>>,
+    ) -> anyhow::Result<Happened> {
         let method = method.into();
         self.send(method)?;
         loop {
@@ -182,8 +185,14 @@ impl Session {
         let connection = Connection::client(options(uri), Instant::now(), &mut out);
         let mut session = Self { connection, stream, input: Vec::new(), taken: 0, out, written: 0 };
         let place = uri.place();
-        session.expect(&Happened::Opened).await.with_context(|| format!("cannot log in to {place}"))?;
-        session.connection.open_channel(CHANNEL, &mut session.out).context("no channel can be opened")?;
+        session
+            .expect(&Happened::Opened)
+            .await
+            .with_context(|| format!("cannot log in to {place}"))?;
+        session
+            .connection
+            .open_channel(CHANNEL, &mut session.out)
+            .context("no channel can be opened")?;
         session.expect(&Happened::ChannelOpened).await.context("no channel was opened")?;
         Ok(session)
     }
@@ -235,7 +244,9 @@ impl Session {
 fn options(uri: &Uri) -> ClientOptions {
     let credentials = Credentials { login: &uri.user, password: uri.password.as_bytes() };
     let mut properties: Table = ClientOptions::default().properties;
-    for (name, value) in [("product", "posthouse"), ("version", env!("CARGO_PKG_VERSION")), ("platform", "Rust")] {
+    for (name, value) in
+        [("product", "posthouse"), ("version", env!("CARGO_PKG_VERSION")), ("platform", "Rust")]
+    {
         properties.insert(name, Value::LongString(value.as_bytes().to_vec()));
     }
     ClientOptions {
