@@ -115,6 +115,7 @@ impl World {
         let before = store.watch().durable();
         let mut random = Random::new(self.next);
         self.try_publish(store, &mut random).expect("there is space");
+        self.define(store, &mut random);
         store.drive_writer();
         store.watch().durable() > before
     }
