@@ -9,6 +9,7 @@ mod fields;
 mod import;
 mod json_table;
 mod report;
+pub mod apply;
 
 use posthouse_amqp::table::Table;
 

@@ -3,10 +3,7 @@
 //! Nothing can fail after the first change: what may be refused is checked before. The log's lock is taken when the first
 //! record is written and kept to the end, so that a commit's records lie together.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use model::{DedupId, Message, QueueId, Ticket, Timestamp};
 use smallvec::SmallVec;
@@ -53,11 +50,10 @@ struct Room {
 impl Shared {
     pub(crate) fn commit(self: &Arc<Self>, commit: Commit) -> Pending<Receipt> {
         match self.apply(commit) {
-            Ok((receipt, waiting)) if waiting > self.options.buffer_bytes => {
-                let shared = Arc::clone(self);
-                Pending::Later(Box::pin(Drained { shared, receipt: Some(receipt) }))
+            Ok((mut receipt, waiting)) => {
+                receipt.congested = waiting > self.options.buffer_bytes;
+                Pending::ready(Ok(receipt))
             }
-            Ok((receipt, _)) => Pending::ready(Ok(receipt)),
             Err(error) => Pending::ready(Err(error)),
         }
     }
@@ -569,31 +565,6 @@ impl Shared {
             freed.add(&self.log.segments, entry.position);
             let timer = Timer { at: entry.until, queue, reason: Reason::Delayed, sequence };
             self.timers.remove(&timer);
-        }
-    }
-}
-
-/// Answers once the writer has taken enough of what waits.
-#[derive(Debug)]
-struct Drained {
-    shared: Arc<Shared>,
-    receipt: Option<Receipt>,
-}
-
-impl Future for Drained {
-    type Output = Result<Receipt, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        {
-            let mut state = self.shared.log.state();
-            if state.active.bytes.len() > self.shared.options.buffer_bytes && !state.failed {
-                state.waiters.push(context.waker().clone());
-                return Poll::Pending;
-            }
-        }
-        match self.receipt.take() {
-            Some(receipt) => Poll::Ready(self.shared.check_alive().map(|()| receipt)),
-            None => Poll::Pending,
         }
     }
 }
