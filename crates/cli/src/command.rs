@@ -72,7 +72,7 @@ impl Program {
 struct Broker {
     /// Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS. The virtual host is `/` if
     /// there is none; a slash in its name is written %2f. After `?`: heartbeat, connection_timeout (ms), cacertfile,
-    /// certfile, keyfile.
+    /// certfile, keyfile, auth_mechanism=external.
     #[arg(
         long,
         env = "POSTHOUSE_URI",

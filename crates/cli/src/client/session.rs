@@ -1,5 +1,6 @@
 //! One connection with one channel: what is sent is gathered, what comes is awaited one by one.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -218,10 +219,7 @@ impl Session {
             }
         };
         tokio::select! {
-            read = self.stream.read_buf(&mut self.input) => match read.context("connection lost")? {
-                0 => anyhow::bail!("broker closed the connection without a word; a refused login looks so with old brokers"),
-                _ => Ok(()),
-            },
+            read = self.stream.read_buf(&mut self.input) => heard(read),
             () = clock => {
                 let event = self.connection.handle_timeout(Instant::now(), &mut self.out);
                 event.map_or(Ok(None), translate).map(drop)
@@ -241,6 +239,18 @@ impl Session {
     }
 }
 
+/// Whether a read brought bytes; its end is a failure, as a broker says goodbye before it closes.
+fn heard(read: io::Result<usize>) -> anyhow::Result<()> {
+    match read {
+        Ok(0) => {
+            anyhow::bail!("broker closed the connection without a word, as after a refused login")
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => heard(Ok(0)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(anyhow::Error::new(error).context("connection lost")),
+    }
+}
+
 fn options(uri: &Uri) -> ClientOptions {
     let credentials = Credentials { login: &uri.user, password: uri.password.as_bytes() };
     let mut properties: Table = ClientOptions::default().properties;
@@ -249,8 +259,13 @@ fn options(uri: &Uri) -> ClientOptions {
     {
         properties.insert(name, Value::LongString(value.as_bytes().to_vec()));
     }
+    let (mechanism, response) = match uri.external {
+        true => ("EXTERNAL", Vec::new()),
+        false => ("PLAIN", credentials.to_plain()),
+    };
     ClientOptions {
-        response: credentials.to_plain(),
+        mechanism: mechanism.to_owned(),
+        response,
         virtual_host: uri.virtual_host.clone(),
         properties,
         heartbeat_secs: uri.heartbeat_secs,

@@ -26,6 +26,8 @@ pub(crate) struct Uri {
     pub(crate) certificate: Option<PathBuf>,
     /// PEM file of our key.
     pub(crate) key: Option<PathBuf>,
+    /// Whether to log in with the certificate (SASL EXTERNAL) instead of a password.
+    pub(crate) external: bool,
 }
 
 /// Shows no password.
@@ -75,6 +77,7 @@ impl FromStr for Uri {
             authorities: None,
             certificate: None,
             key: None,
+            external: false,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             uri.set(pair)?;
@@ -106,6 +109,7 @@ impl Uri {
             }
             "cacertfile" => self.authorities = Some(value.into()),
             "certfile" => self.certificate = Some(value.into()),
+            "auth_mechanism" => self.external = value.eq_ignore_ascii_case("external"),
             "keyfile" => self.key = Some(value.into()),
             // Others mean something to other clients; an address is often shared with them.
             _ => {}
