@@ -212,7 +212,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn tell_blocked(&mut self) {
-        if let Some(reason) = self.blocked.filter(|_| self.understands.connection_blocked && !self.told_blocked) {
+        if let Some(reason) =
+            self.blocked.filter(|_| self.understands.connection_blocked && !self.told_blocked)
+        {
             self.told_blocked = true;
             self.send_connection_blocked(reason);
         }
@@ -345,10 +347,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The store has failed for good: nothing that this connection was promised can be kept, so it ends.
     pub(crate) fn store_failed(&mut self, error: &BrokerError) -> End {
-        let text = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": ");
+        let text =
+            std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(": ");
         tracing::error!(%text, "store failed under a connection");
         self.connection.close(ReplyCode::InternalError, &text, (0, 0), &mut self.output.buffer);
         End::Failed(text)
@@ -356,7 +359,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn owe_confirms(&mut self, ticket: Ticket) {
         for channel in std::mem::take(&mut self.confirming) {
-            if let Some(confirms) = self.channels.get_mut(&channel).and_then(|channel| channel.confirms()) {
+            if let Some(confirms) =
+                self.channels.get_mut(&channel).and_then(|channel| channel.confirms())
+            {
                 confirms.depend_on(ticket);
                 if !self.owed.contains(&channel) {
                     self.owed.push(channel);
@@ -367,7 +372,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn refuse_confirms(&mut self) {
         for channel in std::mem::take(&mut self.confirming) {
-            let Some(confirms) = self.channels.get_mut(&channel).and_then(|channel| channel.confirms()) else {
+            let Some(confirms) =
+                self.channels.get_mut(&channel).and_then(|channel| channel.confirms())
+            else {
                 continue;
             };
             for tag in confirms.refuse() {
@@ -388,8 +395,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.output.release(durable);
             moved |= self.confirm_up_to(durable);
             moved |= self.paused_until.take_if(|ticket| *ticket <= durable).is_some();
-            let next = self.owed.iter().filter_map(|channel| self.channels.get(channel)?.next_confirm()).min();
-            let Some(next) = [next, self.output.held_by(), self.paused_until].into_iter().flatten().min() else { return Ok(moved) };
+            let next = self
+                .owed
+                .iter()
+                .filter_map(|channel| self.channels.get(channel)?.next_confirm())
+                .min();
+            let Some(next) =
+                [next, self.output.held_by(), self.paused_until].into_iter().flatten().min()
+            else {
+                return Ok(moved);
+            };
             if self.registered == Some(durable) {
                 return Ok(moved);
             }
@@ -414,7 +429,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (channels, output, access) = (&mut self.channels, &mut self.output, &self.access);
         let before = output.buffer.len();
         self.owed.retain(|number| {
-            let Some(confirms) = channels.get_mut(number).and_then(|channel| channel.confirms()) else {
+            let Some(confirms) = channels.get_mut(number).and_then(|channel| channel.confirms())
+            else {
                 return false;
             };
             if let Some((tag, count)) = confirms.durable(durable) {
@@ -503,7 +519,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.publisher.give_up_waiting();
         }
         let now = self.access.now();
-        if let Some(event) = self.connection.handle_timeout(Instant::now(), &mut self.output.buffer) {
+        if let Some(event) = self.connection.handle_timeout(Instant::now(), &mut self.output.buffer)
+        {
             self.handle(event, now)?;
         }
         self.check_consumer_timeouts(now)?;
@@ -536,15 +553,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         for number in numbers {
             self.drop_channel(number, now);
         }
-        let rest: Vec<Outgoing> =
-            self.incoming.drain(..).chain(self.taken.drain(..)).chain(self.outbox.take_rest()).collect();
+        let rest: Vec<Outgoing> = self
+            .incoming
+            .drain(..)
+            .chain(self.taken.drain(..))
+            .chain(self.outbox.take_rest())
+            .collect();
         self.turn_away(rest, now);
         self.access.leave(now);
     }
 
     /// Messages on their way to consumers that are gone return to their queues, uncounted.
     pub(crate) fn turn_away(&mut self, outgoing: Vec<Outgoing>, now: Timestamp) {
-        let refused: Vec<Refused> = outgoing.into_iter().filter_map(Outgoing::into_refused).collect();
+        let refused: Vec<Refused> =
+            outgoing.into_iter().filter_map(Outgoing::into_refused).collect();
         if refused.is_empty() {
             return;
         }
