@@ -55,3 +55,9 @@ def delays():
 def name(request):
     """A name that no other test uses."""
     return f"{request.node.name}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def program_or_broker(request):
+    """A broker without what earlier tests declared, as far as the broker under test can be had afresh."""
+    return request.getfixturevalue("broker" if FOREIGN else "program")
