@@ -3,6 +3,8 @@
 //! Each command is a module with an `Args` for clap and a `run` that fails with the reason.
 #![allow(clippy::print_stdout, reason = "a tool for people talks on standard output")]
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -30,11 +32,14 @@ enum Command {
     Crash(crash::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Crash(args) => crash::run(&args),
-    }
+    };
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    println!("{failure:#}");
+    ExitCode::FAILURE
 }

@@ -33,6 +33,23 @@ impl<T> Pending<T> {
     pub fn ready(result: Result<T, StoreError>) -> Self {
         Self::Now(Some(result))
     }
+
+    /// The answer of a local driver, without awaiting.
+    ///
+    /// The broker's hot path runs inside a connection's own turn and never suspends there; a remote driver will be
+    /// driven by a submission task in front of it.
+    ///
+    /// # Errors
+    ///
+    /// The answer's own error, or [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is not there yet.
+    pub fn now(self) -> Result<T, StoreError> {
+        match self {
+            Self::Now(Some(result)) => result,
+            Self::Now(None) | Self::Later(_) => {
+                Err(StoreError::new(crate::ErrorKind::Unsupported, "this driver does not answer at once"))
+            }
+        }
+    }
 }
 
 impl<T: Unpin> Future for Pending<T> {

@@ -1,0 +1,292 @@
+//! What becomes of messages that were refused, expired, pushed out or tried too often.
+//!
+//! The pure decision is `model::decision`. Here it is carried out: one commit takes the message out of its queue and
+//! puts it where it goes, with its history in the headers.
+
+use std::sync::Arc;
+
+pub use model::decision::Reason;
+use model::decision::{Fate, decide};
+use model::{Address, Message, QueueId, Sequence, Timestamp, death, publish_rules};
+use posthouse_amqp::properties::Properties;
+use smallvec::smallvec;
+use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
+
+use crate::access::Access;
+use crate::broker::Broker;
+use crate::error::BrokerError;
+use crate::queue::Queue;
+use crate::route_cache::{Overflow, RouteTarget};
+use crate::sweeper::Alarm;
+
+/// Most messages pushed out of a full queue per commit.
+const PUSHED_OUT_MAX: usize = 256;
+
+/// Most chapters of a chain: a full dead-letter queue pushes into the next, and so on.
+const CHAIN_MAX: usize = 16;
+
+impl Broker {
+    /// Settles expired messages that the pool reported of a queue.
+    pub(crate) fn expire(&self, id: QueueId, leased: Vec<Leased>, now: Timestamp) {
+        if let Some(queue) = self.queue(id) {
+            self.expire_in(&queue, leased, now);
+        }
+    }
+
+    pub(crate) fn expire_in(&self, queue: &Arc<Queue>, leased: Vec<Leased>, now: Timestamp) {
+        self.counters.expired.add(leased.len() as u64);
+        let messages = leased.into_iter().map(|leased| (leased.sequence, leased.message)).collect();
+        if let Err(error) = self.move_dead(queue, messages, Reason::Expired, now, 0) {
+            tracing::warn!(queue = %queue.name, %error, "expired messages stay leased");
+        }
+    }
+
+    /// Takes leased messages out of their queue and puts each where its fate sends it, in one commit.
+    pub(crate) fn move_dead(
+        &self,
+        queue: &Arc<Queue>,
+        messages: Vec<(Sequence, Message)>,
+        reason: Reason,
+        now: Timestamp,
+        depth: usize,
+    ) -> Result<(), BrokerError> {
+        let mut changes = Vec::with_capacity(messages.len() * 2);
+        let mut reached = Vec::new();
+        for (sequence, message) in messages {
+            changes.push(Change::Settle {
+                queue: queue.id,
+                sequences: smallvec![(sequence, sequence)],
+                settlement: Settlement::Ack,
+            });
+            if let Some((message, to)) = self.bury(queue, &message, reason, now)? {
+                changes.push(enqueue(message, &to, None, now, &self.sweeper));
+                reached.extend(to);
+            }
+        }
+        self.pool.commit(Commit { changes, now }).now()?;
+        self.follow_up(reached, now, depth);
+        Ok(())
+    }
+
+    /// The message as it arrives at its grave, and which queues that are; `None` if it is simply gone.
+    fn bury(
+        &self,
+        queue: &Arc<Queue>,
+        message: &Message,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<Option<(Message, Vec<RouteTarget>)>, BrokerError> {
+        let settings = queue.settings();
+        let (exchange, routing_key) = match decide(reason, &settings) {
+            Fate::Discard => return Ok(None),
+            Fate::Park => {
+                self.counters.parked.add(1);
+                let parking = self.parking_queue(&queue.tenant, now)?;
+                let buried = self.with_history(queue, message, reason, ("", Some(&parking.name)), now)?;
+                return Ok(buried.map(|(message, _)| (message, vec![RouteTarget::new(parking)])));
+            }
+            Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
+        };
+        let Some((buried, extra_keys)) =
+            self.with_history(queue, message, reason, (&exchange, routing_key.as_deref()), now)?
+        else {
+            return Ok(None);
+        };
+        let Some(tenant) = self.tenant(&queue.tenant) else { return Ok(None) };
+        let properties = Properties::decode(buried.properties())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let to = match tenant.route(self, &exchange, &buried.address.routing_key, &properties, &extra_keys) {
+            Ok(to) => to,
+            // A dead-letter exchange that does not exist: as in RabbitMQ, the message is gone.
+            Err(BrokerError::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        if to.is_empty() {
+            return Ok(None);
+        }
+        self.counters.dead_lettered.add(1);
+        Ok(Some((buried, to)))
+    }
+
+    /// The message with its death written into the headers, and its CC keys; `None` if it goes round in a circle.
+    fn with_history(
+        &self,
+        queue: &Queue,
+        message: &Message,
+        reason: Reason,
+        (exchange, routing_key): (&str, Option<&str>),
+        now: Timestamp,
+    ) -> Result<Option<(Message, Vec<String>)>, BrokerError> {
+        let entry = death::Death {
+            queue: &queue.name,
+            reason,
+            exchange: &message.address.exchange,
+            routing_key: &message.address.routing_key,
+            new_routing_key: routing_key,
+            time: now,
+        };
+        let Some(rewritten) = death::bury(message.properties(), &entry)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?
+        else {
+            tracing::debug!(queue = %queue.name, "dead-letter circle without a rejection, message dropped");
+            return Ok(None);
+        };
+        let key = routing_key.unwrap_or(&message.address.routing_key);
+        let address = Arc::new(Address { exchange: exchange.into(), routing_key: key.into() });
+        let body = message.body();
+        let buried = Message::new(address, &rewritten.properties, body, message.persistent, message.priority);
+        Ok(Some((buried, rewritten.extra_keys)))
+    }
+
+    /// After messages were put into queues: they deliver, and what they have too much is pushed out.
+    pub(crate) fn follow_up(&self, reached: Vec<RouteTarget>, now: Timestamp, depth: usize) {
+        let mut done: Vec<Arc<Queue>> = Vec::new();
+        for target in reached {
+            if done.iter().any(|queue| Arc::ptr_eq(queue, &target.queue)) {
+                continue;
+            }
+            self.dispatch(&target.queue, now);
+            if let Some(overflow) = &target.overflow {
+                self.push_out(&target.queue, overflow, now, depth);
+            }
+            done.push(target.queue);
+        }
+    }
+
+    /// Pushes the oldest messages out of a queue that has more than it may.
+    pub(crate) fn push_out(&self, queue: &Arc<Queue>, overflow: &Overflow, now: Timestamp, depth: usize) {
+        while let Ok(stats) = self.pool.stats(queue.id).now() {
+            let over = stats.ready.saturating_sub(overflow.length_max);
+            if (over == 0 && stats.ready_bytes <= overflow.bytes_max) || depth > CHAIN_MAX {
+                return;
+            }
+            let messages_max = usize::try_from(over).unwrap_or(PUSHED_OUT_MAX).clamp(1, PUSHED_OUT_MAX);
+            let request =
+                LeaseRequest { queue: queue.id, messages_max, bytes_max: usize::MAX, hold: Hold::UntilSettled, now };
+            let Ok(lease) = self.pool.lease(request).now() else { return };
+            if lease.messages.is_empty() && lease.expired.is_empty() {
+                return;
+            }
+            if !lease.expired.is_empty() {
+                self.expire_in(queue, lease.expired, now);
+            }
+            let messages = lease.messages.into_iter().map(|leased| (leased.sequence, leased.message)).collect();
+            if let Err(error) = self.move_dead(queue, messages, Reason::MaxLength, now, depth + 1) {
+                tracing::warn!(queue = %queue.name, %error, "cannot push messages out of a full queue");
+                return;
+            }
+        }
+    }
+
+    /// Delays of a delayed exchange have ended: its messages are routed now.
+    pub(crate) fn release_delayed(&self, waiting: &Arc<Queue>, now: Timestamp) {
+        loop {
+            let request = LeaseRequest {
+                queue: waiting.id,
+                messages_max: PUSHED_OUT_MAX,
+                bytes_max: 1024 * 1024,
+                hold: Hold::UntilSettled,
+                now,
+            };
+            let Ok(lease) = self.pool.lease(request).now() else { return };
+            if lease.messages.is_empty() {
+                return;
+            }
+            if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
+                tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay");
+                return;
+            }
+            if !lease.more {
+                return;
+            }
+        }
+    }
+
+    fn route_delayed(&self, waiting: &Queue, messages: Vec<Leased>, now: Timestamp) -> Result<(), BrokerError> {
+        let Some(tenant) = self.tenant(&waiting.tenant) else { return Ok(()) };
+        let mut changes = Vec::with_capacity(messages.len() * 2);
+        let mut reached = Vec::new();
+        for leased in messages {
+            changes.push(Change::Settle {
+                queue: waiting.id,
+                sequences: smallvec![(leased.sequence, leased.sequence)],
+                settlement: Settlement::Ack,
+            });
+            let message = leased.message;
+            let properties = Properties::decode(message.properties())
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+            let address = Arc::clone(&message.address);
+            let to = match tenant.route(self, &address.exchange, &address.routing_key, &properties, &[]) {
+                Ok(to) => to,
+                Err(BrokerError::NotFound { .. }) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            if !to.is_empty() {
+                let expiration_ms = publish_rules::expiration(properties.expiration).unwrap_or_default();
+                changes.push(enqueue(message, &to, expiration_ms, now, &self.sweeper));
+                reached.extend(to);
+            }
+        }
+        self.pool.commit(Commit { changes, now }).now()?;
+        self.follow_up(reached, now, 0);
+        Ok(())
+    }
+}
+
+impl Access {
+    /// After a publish: the queue delivers, and pushes out what it has too much.
+    pub(crate) fn enqueued(&self, queue: &Arc<Queue>, overflow: Option<&Overflow>, now: Timestamp) {
+        let broker = &self.inner.broker;
+        broker.dispatch(queue, now);
+        if let Some(overflow) = overflow {
+            broker.push_out(queue, overflow, now, 0);
+        }
+    }
+
+    /// What a queue with limits holds now.
+    pub(crate) fn fill_of(&self, target: &RouteTarget) -> (u64, u64) {
+        if target.overflow.is_none() {
+            return (0, 0);
+        }
+        let stats = self.inner.broker.pool.stats(target.queue.id).now().unwrap_or_default();
+        (stats.ready, stats.ready_bytes)
+    }
+
+    /// A full queue refused a message that its policy sends to the dead-letter exchange.
+    pub(crate) fn dead_letter_refused(&self, queue: &Arc<Queue>, message: &Message, reason: Reason, now: Timestamp) {
+        let broker = &self.inner.broker;
+        let result = broker.bury(queue, message, reason, now).and_then(|buried| {
+            let Some((message, to)) = buried else { return Ok(()) };
+            let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
+            broker.pool.commit(Commit { changes, now }).now()?;
+            broker.follow_up(to, now, 0);
+            Ok(())
+        });
+        if let Err(error) = result {
+            tracing::warn!(queue = %queue.name, %error, "cannot dead-letter a refused message");
+        }
+    }
+}
+
+/// Puts one message into queues, each with its own time to live.
+fn enqueue(
+    message: Message,
+    to: &[RouteTarget],
+    expiration_ms: Option<u64>,
+    now: Timestamp,
+    sweeper: &Alarm,
+) -> Change {
+    let targets: Targets = to
+        .iter()
+        .map(|target| {
+            let ttl_ms = [target.ttl_ms, expiration_ms].into_iter().flatten().min();
+            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl_ms| now.after_ms(ttl_ms.max(1)));
+            if let Some(expires) = expires {
+                sweeper.set(expires);
+            }
+            let priority = message.priority.min(target.priority_max);
+            Target { queue: target.queue.id, priority, expires, not_before: None }
+        })
+        .collect();
+    Change::Enqueue { message, targets, dedup: None }
+}
