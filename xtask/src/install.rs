@@ -60,7 +60,9 @@ const TOOLS: [Tool; 5] = [
     },
     Tool {
         what: "the headers of rabbitmq-c",
-        is_there: || Path::new("/usr/include/rabbitmq-c/amqp.h").exists(),
+        is_there: || {
+            answers("cc", &["-E", "-include", "rabbitmq-c/amqp.h", "-x", "c", "/dev/null"])
+        },
         packages: &["librabbitmq-dev"],
     },
 ];
