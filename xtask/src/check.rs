@@ -114,7 +114,7 @@ fn tidy() -> anyhow::Result<()> {
 }
 
 fn format() -> anyhow::Result<()> {
-    install::run(cargo().args(["fmt", "--all", "--check"]))
+    install::run(cargo().args(["fmt", "--all", "--check", "--message-format", "short"]))
 }
 
 fn lints() -> anyhow::Result<()> {

@@ -60,9 +60,7 @@ const TOOLS: [Tool; 5] = [
     },
     Tool {
         what: "the headers of rabbitmq-c",
-        is_there: || {
-            answers("cc", &["-E", "-include", "rabbitmq-c/amqp.h", "-x", "c", "/dev/null"])
-        },
+        is_there: || answers("cc", &["-E", "-include", "amqp.h", "-x", "c", "/dev/null"]),
         packages: &["librabbitmq-dev"],
     },
 ];
