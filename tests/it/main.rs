@@ -7,17 +7,22 @@
     reason = "a panic is how a test says what went wrong"
 )]
 
+mod alarms;
 mod consumers;
 mod dead_lettering;
+mod definitions_import;
 mod delayed_messages;
 mod direct_reply;
 mod durability;
 mod exchanges;
 mod handshake;
+mod permissions;
 mod priorities;
 mod publisher_confirms;
 mod queue_limits;
 mod queues;
+mod serve_command;
+mod streams;
 mod time_to_live;
 mod transactions;
 mod wire_errors;
