@@ -8,6 +8,7 @@
 )]
 
 mod alarms;
+mod client_commands;
 mod consumers;
 mod dead_lettering;
 mod definitions_import;
