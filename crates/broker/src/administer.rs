@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
+use model::exchange::ExchangeDefinition;
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::exchange::ExchangeDefinition;
 use model::{QueueDefinition, QueueId, Ticket, Timestamp};
 
 use crate::broker::Broker;
@@ -21,9 +21,15 @@ impl Broker {
     /// # Errors
     ///
     /// If the name is empty or too long, or the store fails.
-    pub fn put_tenant(&self, name: &str, description: TenantDescription) -> Result<Ticket, BrokerError> {
+    pub fn put_tenant(
+        &self,
+        name: &str,
+        description: TenantDescription,
+    ) -> Result<Ticket, BrokerError> {
         if name.len() > 255 {
-            return Err(BrokerError::Invalid("a tenant's name must be at most 255 bytes".to_owned()));
+            return Err(BrokerError::Invalid(
+                "a tenant's name must be at most 255 bytes".to_owned(),
+            ));
         }
         let tenant = match self.tenant(name) {
             Some(tenant) => {
@@ -35,11 +41,7 @@ impl Broker {
         self.define(vec![definitions::put_tenant(name, &tenant)])
     }
 
-    pub(crate) fn insert_tenant(
-        &self,
-        name: &str,
-        description: TenantDescription,
-    ) -> Arc<Tenant> {
+    pub(crate) fn insert_tenant(&self, name: &str, description: TenantDescription) -> Arc<Tenant> {
         let tenant = Arc::new(Tenant::new(name, description));
         self.tenants
             .write()
@@ -146,7 +148,8 @@ impl Broker {
     ) -> Result<Ticket, BrokerError> {
         let user = self.users.get(user).ok_or_else(|| BrokerError::not_found(Kind::User, user))?;
         let mut user = User::clone(&user);
-        user.topic_permissions.retain(|(of, own)| &**of != tenant || own.exchange() != permission.exchange());
+        user.topic_permissions
+            .retain(|(of, own)| &**of != tenant || own.exchange() != permission.exchange());
         user.topic_permissions.push((tenant.into(), Arc::new(permission)));
         self.put_user(user)
     }
@@ -156,8 +159,14 @@ impl Broker {
     /// # Errors
     ///
     /// If there is no such tenant, or the store fails.
-    pub fn put_policy(&self, tenant: &str, kind: PolicyKind, policy: Policy) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn put_policy(
+        &self,
+        tenant: &str,
+        kind: PolicyKind,
+        policy: Policy,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let change = definitions::put_policy(&tenant.name, kind, &policy);
         {
             let mut state = tenant.write();
@@ -175,8 +184,14 @@ impl Broker {
     /// # Errors
     ///
     /// If there is no such tenant, or the store fails.
-    pub fn remove_policy(&self, tenant: &str, kind: PolicyKind, name: &str) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn remove_policy(
+        &self,
+        tenant: &str,
+        kind: PolicyKind,
+        name: &str,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         {
             let mut state = tenant.write();
             match kind {
@@ -193,7 +208,13 @@ impl Broker {
     /// # Errors
     ///
     /// If the store fails.
-    pub fn put_parameter(&self, tenant: &str, component: &str, name: &str, json: &[u8]) -> Result<Ticket, BrokerError> {
+    pub fn put_parameter(
+        &self,
+        tenant: &str,
+        component: &str,
+        name: &str,
+        json: &[u8],
+    ) -> Result<Ticket, BrokerError> {
         self.define(vec![definitions::put_parameter(tenant, component, name, json)])
     }
 
@@ -202,14 +223,24 @@ impl Broker {
     /// # Errors
     ///
     /// If the tenant does not exist, the definition is not valid, or the store fails.
-    pub fn import_exchange(&self, tenant: &str, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn import_exchange(
+        &self,
+        tenant: &str,
+        declare: &DeclareExchange<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if state.topology.exchange(declare.name).is_some() {
             return Ok(Ticket::NONE);
         }
-        let definition = ExchangeDefinition::new(&tenant.name, declare.name.into(), declare.kind, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition = ExchangeDefinition::new(
+            &tenant.name,
+            declare.name.into(),
+            declare.kind,
+            declare.options(),
+        )
+        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         self.add_exchange(&tenant, &mut state, definition)
     }
 
@@ -224,14 +255,16 @@ impl Broker {
         declare: &DeclareQueue<'_>,
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if state.queues.contains_key(declare.name) {
             return Ok(Ticket::NONE);
         }
         let default = state.description.default_queue_type.unwrap_or_default();
-        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.1)
     }
 
@@ -240,14 +273,22 @@ impl Broker {
     /// # Errors
     ///
     /// If the tenant or an end does not exist, or the store fails.
-    pub fn import_binding(&self, tenant: &str, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn import_binding(
+        &self,
+        tenant: &str,
+        request: &BindingRequest<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         self.add_binding(&tenant, &mut state, request)
     }
 
     pub(crate) fn remember_queue(&self, queue: &Arc<Queue>) {
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).insert(queue.id, Arc::clone(queue));
+        self.queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(queue.id, Arc::clone(queue));
         self.note_expiring(queue);
     }
 
@@ -259,7 +300,10 @@ impl Broker {
     /// Has the sweeper look at a queue with `x-expires`.
     pub(crate) fn note_expiring(&self, queue: &Arc<Queue>) {
         let Some(expires_ms) = queue.settings().expires else { return };
-        self.idle_queues.write().unwrap_or_else(PoisonError::into_inner).insert(queue.id, Arc::clone(queue));
+        self.idle_queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(queue.id, Arc::clone(queue));
         self.sweeper.set(queue.last_used().after_ms(expires_ms));
     }
 

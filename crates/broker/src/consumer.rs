@@ -110,7 +110,8 @@ impl Consumer {
         channel_credit: Arc<Credit>,
         cursor: u64,
     ) -> Self {
-        let credit = Credit::new(if options.no_ack { PREFETCH_UNLIMITED } else { options.prefetch });
+        let credit =
+            Credit::new(if options.no_ack { PREFETCH_UNLIMITED } else { options.prefetch });
         Self {
             id,
             options,

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
 use model::permission::Verb;
 use model::policy::PolicyTarget;
-use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
 use model::routing::{BindError, BindingEnd};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
@@ -170,10 +170,14 @@ impl Access {
             return Ok(Ticket::NONE);
         }
         if declare.name.starts_with(RESERVED_PREFIX) {
-            return Err(BrokerError::ReservedName { kind: Kind::Exchange, name: declare.name.into() });
+            return Err(BrokerError::ReservedName {
+                kind: Kind::Exchange,
+                name: declare.name.into(),
+            });
         }
-        let definition = ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if let Some(alternate) = &definition.alternate {
             self.allow(Verb::Read, Kind::Exchange, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, alternate)?;
@@ -202,7 +206,9 @@ impl Access {
             return Err(BrokerError::InUse { kind: Kind::Exchange, name: name.into() });
         }
         let removed = state.topology.remove_exchange(name);
-        let changes = removed.map(|removed| definitions::forget(&self.inner.tenant.name, &removed)).unwrap_or_default();
+        let changes = removed
+            .map(|removed| definitions::forget(&self.inner.tenant.name, &removed))
+            .unwrap_or_default();
         self.inner.broker.define(changes)
     }
 
@@ -246,7 +252,13 @@ impl Access {
         let kind = if request.to_queue { Kind::Queue } else { Kind::Exchange };
         self.allow(Verb::Write, kind, request.destination)?;
         self.allow(Verb::Read, Kind::Exchange, request.source)?;
-        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
+        let topic = self
+            .inner
+            .tenant
+            .read()
+            .topology
+            .exchange(request.source)
+            .is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
         if topic {
             self.allow_topic(Verb::Read, request.source, request.routing_key)?;
         }
@@ -271,7 +283,11 @@ impl Access {
     ///
     /// If the name is reserved, an argument not valid, it exists with other properties or belongs to another
     /// connection, or a limit is reached.
-    pub fn declare_queue(&self, declare: &DeclareQueue<'_>, now: Timestamp) -> Result<Declared, BrokerError> {
+    pub fn declare_queue(
+        &self,
+        declare: &DeclareQueue<'_>,
+        now: Timestamp,
+    ) -> Result<Declared, BrokerError> {
         let tenant = &self.inner.tenant;
         check_name(declare.name, Kind::Queue)?;
         self.inner.broker.counters.queues_declared.add(1);
@@ -282,12 +298,15 @@ impl Access {
             return self.redeclare(existing, declare, now);
         }
         let default = state.description.default_queue_type.unwrap_or_default();
-        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if declare.name.starts_with(RESERVED_PREFIX) && !declare.generated {
             return Err(BrokerError::ReservedName { kind: Kind::Queue, name: declare.name.into() });
         }
-        if let Some(exchange) = definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref()) {
+        if let Some(exchange) =
+            definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref())
+        {
             self.allow(Verb::Read, Kind::Queue, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, exchange)?;
         }
@@ -301,7 +320,8 @@ impl Access {
             )));
         }
         let owner = declare.exclusive.then_some(self.inner.connection);
-        let (queue, ticket) = self.inner.broker.add_queue(tenant, &mut state, definition, owner, now)?;
+        let (queue, ticket) =
+            self.inner.broker.add_queue(tenant, &mut state, definition, owner, now)?;
         drop(state);
         if owner.is_some() {
             self.inner.exclusive().push(Arc::clone(&queue));
@@ -329,7 +349,11 @@ impl Access {
 
     fn found(&self, queue: Arc<Queue>, ticket: Ticket) -> Result<Declared, BrokerError> {
         let stats = self.inner.broker.pool.stats(queue.id).now()?;
-        let ready = if queue.is_stream() { stats.next.0.saturating_sub(stats.first.0) } else { stats.ready };
+        let ready = if queue.is_stream() {
+            stats.next.0.saturating_sub(stats.first.0)
+        } else {
+            stats.ready
+        };
         Ok(Declared { ready, consumers: queue.consumer_count(), queue, ticket })
     }
 
@@ -370,9 +394,12 @@ impl Access {
         let queue = self.existing_queue(name)?;
         self.unlocked(&queue)?;
         if queue.is_stream() {
-            return Err(BrokerError::Unsupported(format!("queue.purge is not supported by stream '{name}'")));
+            return Err(BrokerError::Unsupported(format!(
+                "queue.purge is not supported by stream '{name}'"
+            )));
         }
-        let receipt = self.commit(Commit { changes: vec![Change::Purge { queue: queue.id }], now })?;
+        let receipt =
+            self.commit(Commit { changes: vec![Change::Purge { queue: queue.id }], now })?;
         Ok((receipt.removed, receipt.ticket))
     }
 }
@@ -407,7 +434,8 @@ impl Broker {
         state: &mut State,
         definition: ExchangeDefinition,
     ) -> Result<Ticket, BrokerError> {
-        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
+        let change =
+            definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
         let name = Arc::clone(&definition.name);
         state.topology.add_exchange(Arc::new(definition));
         apply_alternate(state, &name);
@@ -427,7 +455,8 @@ impl Broker {
         state.queues.insert(Arc::clone(&queue.name), Arc::clone(&queue));
         self.counters.queues_created.add(1);
         let durable = queue.kind().durable;
-        let change = durable.then(|| definitions::put_queue(&tenant.name, &queue.definition, queue.id));
+        let change =
+            durable.then(|| definitions::put_queue(&tenant.name, &queue.definition, queue.id));
         let ticket = self.define(change.into_iter().collect())?;
         Ok((queue, ticket))
     }
@@ -500,8 +529,13 @@ impl Broker {
     }
 
     /// The parking queue of a tenant, made when it is needed first.
-    pub(crate) fn parking_queue(&self, tenant: &str, now: Timestamp) -> Result<Arc<Queue>, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub(crate) fn parking_queue(
+        &self,
+        tenant: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Queue>, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if let Some(queue) = state.queues.get(PARKING_QUEUE) {
             return Ok(Arc::clone(queue));
@@ -540,14 +574,21 @@ pub(crate) fn effective_settings(state: &State, definition: &QueueDefinition) ->
         QueueType::Stream => PolicyTarget::Stream,
     };
     let (policy, operator) = state.policies.effective(&definition.name, target);
-    QueueSettings::resolve(definition, policy.map(|p| &p.definition), operator.map(|p| &p.definition))
+    QueueSettings::resolve(
+        definition,
+        policy.map(|p| &p.definition),
+        operator.map(|p| &p.definition),
+    )
 }
 
 /// Gives an exchange the alternate that its argument or its policy names.
 pub(crate) fn apply_alternate(state: &mut State, name: &str) {
-    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else { return };
+    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else {
+        return;
+    };
     let policy = state.policies.effective(name, PolicyTarget::Exchange).0;
-    let of_policy = || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
+    let of_policy =
+        || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
     let alternate = own.or_else(of_policy);
     state.topology.set_alternate(name, alternate);
 }
@@ -580,7 +621,10 @@ fn is_durable(state: &State, request: &BindingRequest<'_>) -> bool {
 fn check_name(name: &str, kind: Kind) -> Result<(), BrokerError> {
     if name.len() > NAME_BYTES_MAX {
         let len = name.len();
-        return Err(BrokerError::Invalid(format!("{} name must be at most {NAME_BYTES_MAX} bytes, not {len}", kind.word())));
+        return Err(BrokerError::Invalid(format!(
+            "{} name must be at most {NAME_BYTES_MAX} bytes, not {len}",
+            kind.word()
+        )));
     }
     Ok(())
 }

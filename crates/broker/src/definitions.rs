@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use model::exchange::{ExchangeDefinition, ExchangeOptions};
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::exchange::{ExchangeDefinition, ExchangeOptions};
 use model::routing::{BindError, Binding, BindingEnd, BindingRequest, Removed};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueType, Timestamp};
 use posthouse_amqp::{RawTable, Table};
@@ -91,7 +91,8 @@ struct PolicyValue {
 }
 
 fn key(parts: &[&str]) -> Box<str> {
-    let escaped: Vec<String> = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F")).collect();
+    let escaped: Vec<String> =
+        parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F")).collect();
     escaped.join("/").into()
 }
 
@@ -140,7 +141,13 @@ pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
 }
 
-fn binding_key(tenant: &str, source: &str, destination: &BindingEnd, routing_key: &str, arguments: &str) -> Box<str> {
+fn binding_key(
+    tenant: &str,
+    source: &str,
+    destination: &BindingEnd,
+    routing_key: &str,
+    arguments: &str,
+) -> Box<str> {
     let (kind, destination) = match destination {
         BindingEnd::Queue(name) => ("q", name),
         BindingEnd::Exchange(name) => ("x", name),
@@ -150,7 +157,8 @@ fn binding_key(tenant: &str, source: &str, destination: &BindingEnd, routing_key
 
 pub(crate) fn put_binding(tenant: &str, binding: &BindingRequest<'_>) -> DefinitionChange {
     let arguments = pack(binding.arguments);
-    let key = binding_key(tenant, binding.source, binding.destination, binding.routing_key, &arguments);
+    let key =
+        binding_key(tenant, binding.source, binding.destination, binding.routing_key, &arguments);
     let (destination, to_queue) = match binding.destination {
         BindingEnd::Queue(name) => ((**name).into(), true),
         BindingEnd::Exchange(name) => ((**name).into(), false),
@@ -169,7 +177,8 @@ pub(crate) fn put_binding(tenant: &str, binding: &BindingRequest<'_>) -> Definit
 /// Everything that went out of a topology goes out of the catalog; what was never in it does no harm.
 pub(crate) fn forget(tenant: &str, removed: &Removed) -> Vec<DefinitionChange> {
     let exchanges = removed.exchanges.iter().filter(|exchange| exchange.durable);
-    let exchanges = exchanges.map(|exchange| DefinitionChange::Remove(key(&["exchange", tenant, &exchange.name])));
+    let exchanges = exchanges
+        .map(|exchange| DefinitionChange::Remove(key(&["exchange", tenant, &exchange.name])));
     let bindings = removed.bindings.iter().map(|binding| {
         let arguments = pack(binding.arguments());
         let Binding { source, destination, routing_key, .. } = binding;
@@ -248,7 +257,12 @@ pub(crate) fn remove_policy(tenant: &str, kind: PolicyKind, name: &str) -> Defin
 }
 
 /// A parameter: kept for whoever asks, as JSON text.
-pub(crate) fn put_parameter(tenant: &str, component: &str, name: &str, value: &[u8]) -> DefinitionChange {
+pub(crate) fn put_parameter(
+    tenant: &str,
+    component: &str,
+    name: &str,
+    value: &[u8],
+) -> DefinitionChange {
     let key = key(&["parameter", tenant, component, name]);
     DefinitionChange::Put(Definition { key, value: value.into() })
 }
@@ -259,12 +273,25 @@ impl Broker {
     /// # Errors
     ///
     /// If the store cannot be read, or a definition is not understood: it then says which and why.
-    pub fn open(pool: Arc<dyn Pool>, catalog: Arc<dyn Catalog>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
+    pub fn open(
+        pool: Arc<dyn Pool>,
+        catalog: Arc<dyn Catalog>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, BrokerError> {
         let broker = Self::empty(pool, catalog, clock);
         let now = broker.now();
         let definitions = broker.catalog.load().now()?;
         // Tenants first, then what is in them; bindings last, because they name the rest.
-        for pass in ["queue-ids", "tenant", "user", "policy", "operator-policy", "exchange", "queue", "binding"] {
+        for pass in [
+            "queue-ids",
+            "tenant",
+            "user",
+            "policy",
+            "operator-policy",
+            "exchange",
+            "queue",
+            "binding",
+        ] {
             for definition in &definitions {
                 let parts = parts(&definition.key);
                 let names: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -304,16 +331,23 @@ impl Broker {
             ["tenant", name] => {
                 self.load_tenant(name, &read(value)?);
                 Ok(())
-            },
+            }
             ["user", name] => self.load_user(name, read(value)?),
             [kind @ ("policy" | "operator-policy"), tenant, name] => {
-                let kind = if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
+                let kind =
+                    if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
                 self.load_policy(&*self.tenant_of(tenant)?, kind, name, &read(value)?)
             }
-            ["exchange", tenant, name] => self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?),
-            ["queue", tenant, name] => self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now),
+            ["exchange", tenant, name] => {
+                self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?)
+            }
+            ["queue", tenant, name] => {
+                self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now)
+            }
             ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, read(value)?),
-            _ => Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned())),
+            _ => {
+                Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned()))
+            }
         }
     }
 
@@ -363,8 +397,9 @@ impl Broker {
         value: &PolicyValue,
     ) -> Result<(), BrokerError> {
         let definition = unpack(&value.definition)?;
-        let (policy, _) = Policy::new(name, &value.pattern, value.priority, &value.apply_to, &definition)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let (policy, _) =
+            Policy::new(name, &value.pattern, value.priority, &value.apply_to, &definition)
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         match kind {
             PolicyKind::Ordinary => drop(state.policies.insert(policy)),
@@ -373,7 +408,12 @@ impl Broker {
         Ok(())
     }
 
-    fn load_exchange(&self, tenant: &Tenant, name: &str, value: &ExchangeValue) -> Result<(), BrokerError> {
+    fn load_exchange(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        value: &ExchangeValue,
+    ) -> Result<(), BrokerError> {
         let options = ExchangeOptions {
             durable: value.durable,
             auto_delete: value.auto_delete,
@@ -396,8 +436,12 @@ impl Broker {
         now: Timestamp,
     ) -> Result<(), BrokerError> {
         let arguments = unpack(&value.arguments)?;
-        let options =
-            QueueOptions { durable: value.durable, exclusive: false, auto_delete: value.auto_delete, arguments };
+        let options = QueueOptions {
+            durable: value.durable,
+            exclusive: false,
+            auto_delete: value.auto_delete,
+            arguments,
+        };
         let default = QueueType::from_word(&value.queue_type).unwrap_or_default();
         let definition = QueueDefinition::new(&tenant.name, name.into(), default, options)
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
@@ -443,7 +487,8 @@ impl Broker {
             queue.set_settings(Arc::new(effective_settings(&state, &queue.definition)));
             self.note_expiring(queue);
         }
-        let exchanges: Vec<Arc<str>> = state.topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
+        let exchanges: Vec<Arc<str>> =
+            state.topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         for exchange in exchanges {
             apply_alternate(&mut state, &exchange);
         }

@@ -52,7 +52,9 @@ pub enum BrokerError {
         user: Box<str>,
     },
     /// A topic permission does not match the routing key.
-    #[error("{verb} access to topic '{routing_key}' in exchange '{exchange}' refused for user '{user}'")]
+    #[error(
+        "{verb} access to topic '{routing_key}' in exchange '{exchange}' refused for user '{user}'"
+    )]
     TopicRefused {
         /// `write` or `read`.
         verb: &'static str,

@@ -4,10 +4,11 @@
 //! the pool and every queue are touched once per batch and not once per message.
 
 use std::sync::Arc;
+use std::task::Context;
 
-use model::publish_rules::{self, Marked};
 use model::exchange::ExchangeKind;
 use model::permission::Verb;
+use model::publish_rules::{self, Marked};
 use model::{Address, DedupId, Message, Sequence, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
@@ -23,7 +24,8 @@ use crate::reply::is_reply_token;
 use crate::route_cache::{Route, RouteCache, RouteKind, RouteTarget};
 
 /// Properties that ask the broker for something. A message without them takes the short way.
-const MARKS: [Property; 4] = [Property::Headers, Property::Expiration, Property::UserId, Property::ReplyTo];
+const MARKS: [Property; 4] =
+    [Property::Headers, Property::Expiration, Property::UserId, Property::ReplyTo];
 
 /// What a client publishes.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +61,7 @@ pub struct Publisher {
     changes: Vec<Change>,
     touched: Vec<Touched>,
     earliest: Timestamp,
+    crowd: Option<(Arc<Queue>, u64)>,
 }
 
 /// A queue that the batch reaches.
@@ -81,6 +84,7 @@ impl Publisher {
             changes: Vec::new(),
             touched: Vec::new(),
             earliest: Timestamp::MAX,
+            crowd: None,
         }
     }
 
@@ -95,7 +99,11 @@ impl Publisher {
     /// # Errors
     ///
     /// If the exchange does not exist, the user may not write to it, or a property is not valid. The batch is as before.
-    pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<Published, BrokerError> {
+    pub fn publish(
+        &mut self,
+        publish: Publish<'_>,
+        now: Timestamp,
+    ) -> Result<Published, BrokerError> {
         let peek = Peek::decode(publish.properties).map_err(invalid)?;
         self.routes.validate(self.access.revision());
         let route = match self.routes.find(publish.exchange, publish.routing_key) {
@@ -108,7 +116,9 @@ impl Publisher {
                 let message = self.message(&route.address, publish.properties, publish.body, &peek);
                 Ok(self.enqueue(message, targets, &Extras::default(), now))
             }
-            RouteKind::Queues(_) | RouteKind::PerMessage => self.publish_with_care(publish, &route, &peek, now),
+            RouteKind::Queues(_) | RouteKind::PerMessage => {
+                self.publish_with_care(publish, &route, &peek, now)
+            }
             RouteKind::Reply => {
                 let message = self.message(&route.address, publish.properties, publish.body, &peek);
                 Ok(self.access.reply(message))
@@ -126,7 +136,12 @@ impl Publisher {
     ) -> Result<Published, BrokerError> {
         let marked = Marked::of(publish.properties).map_err(invalid)?;
         self.access.check_user_id(marked.user_id)?;
-        let headers = marked.headers.map(publish_rules::headers).transpose().map_err(invalid)?.unwrap_or_default();
+        let headers = marked
+            .headers
+            .map(publish_rules::headers)
+            .transpose()
+            .map_err(invalid)?
+            .unwrap_or_default();
         let extras = Extras {
             expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
             not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
@@ -135,32 +150,53 @@ impl Publisher {
                 .as_deref()
                 .map(|id| publish_rules::dedup_id(self.access.tenant_name(), publish.exchange, id)),
         };
-        let rewritten =
-            publish_rules::rewrite(publish.properties, &headers, publish.reply_token).map_err(invalid)?;
+        let rewritten = publish_rules::rewrite(publish.properties, &headers, publish.reply_token)
+            .map_err(invalid)?;
         let encoded = rewritten.as_deref().unwrap_or(publish.properties);
         let message = self.message(&route.address, encoded, publish.body, peek);
         if let (RouteKind::Queues(targets), true) = (&route.kind, headers.extra_keys.is_empty()) {
             return Ok(self.enqueue(message, targets, &extras, now));
         }
-        let keys: SmallVec<[&str; 4]> =
-            [publish.routing_key].into_iter().chain(headers.extra_keys.iter().map(String::as_str)).collect();
+        let keys: SmallVec<[&str; 4]> = [publish.routing_key]
+            .into_iter()
+            .chain(headers.extra_keys.iter().map(String::as_str))
+            .collect();
         let targets = self.access.route(publish.exchange, &keys, marked.headers)?;
         Ok(self.enqueue(message, &targets, &extras, now))
     }
 
-    fn message(&self, address: &Arc<Address>, properties: &[u8], body: &[u8], peek: &Peek) -> Message {
-        Message::new(Arc::clone(address), properties, body, peek.is_persistent(), peek.priority().unwrap_or(0))
+    fn message(
+        &self,
+        address: &Arc<Address>,
+        properties: &[u8],
+        body: &[u8],
+        peek: &Peek,
+    ) -> Message {
+        Message::new(
+            Arc::clone(address),
+            properties,
+            body,
+            peek.is_persistent(),
+            peek.priority().unwrap_or(0),
+        )
     }
 
     fn resolve(&mut self, exchange: &str, routing_key: &str) -> Result<Arc<Route>, BrokerError> {
         let kind = self.access.resolve(exchange, routing_key)?;
-        let address = Arc::new(Address { exchange: exchange.into(), routing_key: routing_key.into() });
+        let address =
+            Arc::new(Address { exchange: exchange.into(), routing_key: routing_key.into() });
         let route = Arc::new(Route { address, kind });
         self.routes.insert(&route);
         Ok(route)
     }
 
-    fn enqueue(&mut self, message: Message, to: &[RouteTarget], extras: &Extras, now: Timestamp) -> Published {
+    fn enqueue(
+        &mut self,
+        message: Message,
+        to: &[RouteTarget],
+        extras: &Extras,
+        now: Timestamp,
+    ) -> Published {
         let mut targets = Targets::new();
         let mut refused = false;
         let body_bytes = message.body_len() as u64;
@@ -178,7 +214,8 @@ impl Publisher {
             // A time to live of zero means: now or never. The dispatch that follows the commit still is now.
             // A delayed message begins to live when its delay is over.
             let born = not_before.unwrap_or(now);
-            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl.max(1)));
+            let expires =
+                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl.max(1)));
             self.earliest = self.earliest.min(not_before.or(expires).unwrap_or(Timestamp::MAX));
             targets.push(Target {
                 queue: target.queue.id,
@@ -200,7 +237,11 @@ impl Publisher {
 
     /// Counts a message for a queue; false if the queue is full and refuses.
     fn touch(&mut self, target: &RouteTarget, body_bytes: u64, delayed: bool) -> bool {
-        let index = match self.touched.iter().position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue)) {
+        let index = match self
+            .touched
+            .iter()
+            .position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue))
+        {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
@@ -212,7 +253,8 @@ impl Publisher {
         if let Some(overflow) = &target.overflow
             && overflow.mode != model::Overflow::DropHead
             && !delayed
-            && (touched.messages >= overflow.length_max || touched.bytes + body_bytes > overflow.bytes_max)
+            && (touched.messages >= overflow.length_max
+                || touched.bytes + body_bytes > overflow.bytes_max)
         {
             return false;
         }
@@ -223,7 +265,11 @@ impl Publisher {
     }
 
     fn refuse(&mut self, target: &RouteTarget, message: &Message, now: Timestamp) {
-        if target.overflow.as_ref().is_some_and(|overflow| overflow.mode == model::Overflow::RejectPublishDlx) {
+        if target
+            .overflow
+            .as_ref()
+            .is_some_and(|overflow| overflow.mode == model::Overflow::RejectPublishDlx)
+        {
             self.access.dead_letter_refused(&target.queue, message, Reason::MaxLength, now);
         }
     }
@@ -246,10 +292,15 @@ impl Publisher {
     /// # Errors
     ///
     /// As [`Publisher::flush`].
-    pub fn flush_with(&mut self, first: Vec<Change>, now: Timestamp) -> Result<Receipt, BrokerError> {
+    pub fn flush_with(
+        &mut self,
+        first: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
         let capacity = self.changes.len();
         let gathered = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity.min(1024)));
-        let changes = if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
+        let changes =
+            if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
         let touched = std::mem::take(&mut self.touched);
         let counters = &self.access.broker().counters;
         counters.published.add(changes.len() as u64);
@@ -259,11 +310,41 @@ impl Publisher {
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
         }
+        let pool = &*self.access.broker().pool;
+        self.crowd = touched.iter().find_map(|touched| {
+            let queue = &touched.target.queue;
+            Some((Arc::clone(queue), queue.crowd(pool)?))
+        });
         if self.earliest != Timestamp::MAX {
             self.access.wake_sweeper(self.earliest);
             self.earliest = Timestamp::MAX;
         }
         Ok(receipt)
+    }
+
+    /// Whether the last batch reached a queue whose consumers are behind: then it is good to publish nothing for a
+    /// moment, so that the backlog stays in the network and not here.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowd.is_some()
+    }
+
+    /// Whether consumers have caught up; otherwise the context's task is woken when they have.
+    pub fn poll_relaxed(&mut self, context: &Context<'_>) -> bool {
+        let pool = &*self.access.broker().pool;
+        let relaxed =
+            self.crowd.as_ref().is_none_or(|(queue, _)| queue.poll_relaxed(context, pool));
+        if relaxed {
+            self.crowd = None;
+        }
+        relaxed
+    }
+
+    /// The publisher has waited long enough.
+    pub fn give_up_waiting(&mut self) {
+        if let Some((queue, given)) = self.crowd.take() {
+            queue.give_up_waiting(given);
+        }
     }
 
     /// Forgets the batch: a transaction rolled back.
@@ -324,11 +405,18 @@ impl Access {
     /// Hands a reply to the connection that waits for it.
     fn reply(&self, message: Message) -> Published {
         let found = self.inner.broker.replies.get(&message.address.routing_key);
-        let Some(consumer) = found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name) else {
+        let Some(consumer) =
+            found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name)
+        else {
             return Published::Unroutable;
         };
-        let leased =
-            Leased { sequence: Sequence(0), message, delivery_count: 0, redelivered: false, expires: None };
+        let leased = Leased {
+            sequence: Sequence(0),
+            message,
+            delivery_count: 0,
+            redelivered: false,
+            expires: None,
+        };
         let outbox = Arc::clone(&consumer.outbox);
         outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);
         Published::Queued

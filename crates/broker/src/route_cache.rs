@@ -114,4 +114,3 @@ impl RouteCache {
 fn key(exchange: &str, routing_key: &str) -> u64 {
     FixedState::default().hash_one((exchange, routing_key))
 }
-

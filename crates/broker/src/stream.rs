@@ -27,7 +27,9 @@ pub(crate) fn start(
     Ok(match offset {
         None | Some(StreamOffset::Next) => stats.next,
         Some(StreamOffset::First) => stats.first,
-        Some(StreamOffset::Last) => Sequence(stats.next.0.saturating_sub(LAST_MESSAGES).max(stats.first.0)),
+        Some(StreamOffset::Last) => {
+            Sequence(stats.next.0.saturating_sub(LAST_MESSAGES).max(stats.first.0))
+        }
         Some(StreamOffset::Offset(offset)) => Sequence((*offset).max(stats.first.0)),
         Some(StreamOffset::Timestamp(since)) => pool.sequence_at(queue, *since).now()?,
         Some(StreamOffset::Interval(back)) => {

@@ -86,7 +86,10 @@ impl Tenant {
 
     /// Locks the state for a change; the revision moves when the change is over.
     pub(crate) fn write(&self) -> Change<'_> {
-        Change { state: self.state.write().unwrap_or_else(PoisonError::into_inner), revision: &self.revision }
+        Change {
+            state: self.state.write().unwrap_or_else(PoisonError::into_inner),
+            revision: &self.revision,
+        }
     }
 
     /// A queue by name.
@@ -118,7 +121,12 @@ impl Tenant {
     }
 
     /// What an address leads to, as far as it can be known without a message.
-    pub(crate) fn resolve(&self, broker: &Broker, exchange: &str, routing_key: &str) -> Result<RouteKind, BrokerError> {
+    pub(crate) fn resolve(
+        &self,
+        broker: &Broker,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<RouteKind, BrokerError> {
         let routed = self.routed(exchange, &[routing_key], None)?;
         if !routed.cacheable {
             return Ok(RouteKind::PerMessage);
@@ -126,14 +134,26 @@ impl Tenant {
         Ok(RouteKind::Queues(targets(broker, &routed).into()))
     }
 
-    fn routed(&self, exchange: &str, keys: &[&str], headers: Option<RawTable<'_>>) -> Result<Routed, BrokerError> {
+    fn routed(
+        &self,
+        exchange: &str,
+        keys: &[&str],
+        headers: Option<RawTable<'_>>,
+    ) -> Result<Routed, BrokerError> {
         // Headers that cannot be read match nothing; who must refuse them has done so before.
         let headers = || headers.and_then(|raw| raw.decode().ok());
         let state = self.read();
-        state.topology.route(exchange, keys, headers).map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))
+        state
+            .topology
+            .route(exchange, keys, headers)
+            .map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))
     }
 
-    pub(crate) fn open_connection(&self, user: &User, connection: ConnectionId) -> Result<(), BrokerError> {
+    pub(crate) fn open_connection(
+        &self,
+        user: &User,
+        connection: ConnectionId,
+    ) -> Result<(), BrokerError> {
         let limit = self.read().limits.max_connections;
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = connections.values().map(HashSet::len).sum();
@@ -168,14 +188,22 @@ impl Tenant {
 
     /// Connections open now.
     pub fn connection_count(&self) -> usize {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).values().map(HashSet::len).sum()
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(HashSet::len)
+            .sum()
     }
 }
 
 fn targets(broker: &Broker, routed: &Routed) -> Vec<RouteTarget> {
     let at_once = routed.queues.iter().map(|id| (*id, false));
     let delayed = routed.delayed.iter().map(|id| (*id, true));
-    at_once.chain(delayed).filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed))).collect()
+    at_once
+        .chain(delayed)
+        .filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed)))
+        .collect()
 }
 
 /// A change of a tenant under way.

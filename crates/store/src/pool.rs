@@ -45,9 +45,10 @@ impl<T> Pending<T> {
     pub fn now(self) -> Result<T, StoreError> {
         match self {
             Self::Now(Some(result)) => result,
-            Self::Now(None) | Self::Later(_) => {
-                Err(StoreError::new(crate::ErrorKind::Unsupported, "this driver does not answer at once"))
-            }
+            Self::Now(None) | Self::Later(_) => Err(StoreError::new(
+                crate::ErrorKind::Unsupported,
+                "this driver does not answer at once",
+            )),
         }
     }
 }

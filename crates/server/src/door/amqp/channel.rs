@@ -18,7 +18,13 @@ pub(crate) struct Unacked {
 }
 
 impl Unacked {
-    pub(crate) fn new(tag: u64, holder: Holder, sequence: Sequence, delivery_count: u32, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        tag: u64,
+        holder: Holder,
+        sequence: Sequence,
+        delivery_count: u32,
+        now: Timestamp,
+    ) -> Self {
         Self { tag, holder, sequence, delivery_count, delivered: now, settled: false }
     }
 
@@ -32,7 +38,11 @@ impl Unacked {
     }
 
     pub(crate) fn refused(&self) -> Refused {
-        Refused { holder: self.holder.clone(), sequence: self.sequence, delivery_count: self.delivery_count }
+        Refused {
+            holder: self.holder.clone(),
+            sequence: self.sequence,
+            delivery_count: self.delivery_count,
+        }
     }
 }
 
@@ -93,7 +103,8 @@ impl UnackedRing {
     /// Deliveries whose settling was rolled back are held again.
     pub(crate) fn put_back(&mut self, unacked: Vec<Unacked>) {
         self.held += unacked.len();
-        let mut entries: Vec<Unacked> = std::mem::take(&mut self.entries).into_iter().filter(|e| !e.settled).collect();
+        let mut entries: Vec<Unacked> =
+            std::mem::take(&mut self.entries).into_iter().filter(|e| !e.settled).collect();
         entries.extend(unacked.into_iter().map(|entry| Unacked { settled: false, ..entry }));
         entries.sort_unstable_by_key(|entry| entry.tag);
         self.entries = entries.into();
@@ -161,7 +172,8 @@ impl Confirms {
     /// The tag up to which everything is durable now, if that is news: it, and how many it confirms.
     pub(crate) fn durable(&mut self, watermark: Ticket) -> Option<(u64, u64)> {
         let mut tag = None;
-        while let Some((_, up_to)) = self.waiting.front().filter(|(ticket, _)| *ticket <= watermark) {
+        while let Some((_, up_to)) = self.waiting.front().filter(|(ticket, _)| *ticket <= watermark)
+        {
             tag = Some(*up_to);
             self.waiting.pop_front();
         }

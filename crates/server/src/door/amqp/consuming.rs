@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use broker::{ConsumeOptions, Consumer, Counted, Holder, Outgoing, PREFETCH_UNLIMITED, Refused};
-use model::{Timestamp, stream_offset};
+use broker::{
+    ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused,
+};
+use model::{Ticket, Timestamp, stream_offset};
 use posthouse_amqp::frame::FRAME_END;
 use posthouse_amqp::method::{
-    BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicNack,
-    BasicQos, BasicQosOk, BasicRecoverOk,
+    BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty,
+    BasicGetOk, BasicNack, BasicQos, BasicQosOk, BasicRecoverOk,
 };
 use posthouse_amqp::{Method, ReplyCode, Value};
 use store::Leased;
@@ -43,7 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 consumer.credit.set_limit(limit);
             }
         }
-        let queues: Vec<_> = channel.consumers.values().map(|consumer| Arc::clone(&consumer.queue)).collect();
+        let queues: Vec<_> =
+            channel.consumers.values().map(|consumer| Arc::clone(&consumer.queue)).collect();
         self.say(number, &Method::BasicQosOk(BasicQosOk {}));
         for queue in queues {
             self.access.dispatch(&queue, now);
@@ -51,8 +54,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    pub(crate) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, consume.queue, BasicConsume::ID, now)? else { return Ok(()) };
+    pub(crate) fn consume(
+        &mut self,
+        number: u16,
+        consume: &BasicConsume<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, consume.queue, BasicConsume::ID, now)? else {
+            return Ok(());
+        };
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let tag: Arc<str> = match consume.consumer_tag {
             "" => names::consumer_tag().into(),
@@ -63,21 +73,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.refuse(number, ReplyCode::NotAllowed, &text, BasicConsume::ID, now);
         }
         if channel.consumers.len() >= self.shared.limits.consumers_per_channel {
-            let text = format!("a channel has at most {} consumers", self.shared.limits.consumers_per_channel);
-            return self.refuse(number, ReplyCode::PreconditionFailed, &text, BasicConsume::ID, now);
+            let text = format!(
+                "a channel has at most {} consumers",
+                self.shared.limits.consumers_per_channel
+            );
+            return self.refuse(
+                number,
+                ReplyCode::PreconditionFailed,
+                &text,
+                BasicConsume::ID,
+                now,
+            );
         }
         let options = match self.consume_options(number, consume, Arc::clone(&tag)) {
             Ok(options) => options,
             Err(text) => {
                 let vhost = self.access.tenant_name();
                 let text = text.replace("{vhost}", vhost);
-                return self.refuse(number, ReplyCode::PreconditionFailed, &text, BasicConsume::ID, now);
+                return self.refuse(
+                    number,
+                    ReplyCode::PreconditionFailed,
+                    &text,
+                    BasicConsume::ID,
+                    now,
+                );
             }
         };
         if &*name == broker::REPLY_TO {
             return self.consume_replies(number, consume, options, now);
         }
-        let credit = self.channels.get(&number).map_or_else(Arc::default, |channel| Arc::clone(&channel.credit));
+        let credit = self
+            .channels
+            .get(&number)
+            .map_or_else(Arc::default, |channel| Arc::clone(&channel.credit));
         let consumer = match self.access.consume(&name, options, &self.outbox, credit, now) {
             Ok(consumer) => consumer,
             Err(error) => return self.refuse_with(number, &error, BasicConsume::ID, now),
@@ -115,7 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 )
             })?,
         };
-        let stream_offset = stream_offset::parse(arguments.get("x-stream-offset")).map_err(|error| error.to_string())?;
+        let stream_offset = stream_offset::parse(arguments.get("x-stream-offset"))
+            .map_err(|error| error.to_string())?;
         let timeout_ms = arguments.get("x-consumer-timeout").and_then(Value::as_i64);
         Ok(ConsumeOptions {
             tag,
@@ -123,7 +152,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             priority,
-            prefetch: self.channels.get(&number).map_or(PREFETCH_UNLIMITED, |channel| channel.prefetch),
+            prefetch: self
+                .channels
+                .get(&number)
+                .map_or(PREFETCH_UNLIMITED, |channel| channel.prefetch),
             stream_offset,
             timeout_ms: timeout_ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0),
         })
@@ -166,25 +198,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.access.cancel(&consumer, now);
         }
         if !cancel.no_wait {
-            self.say(number, &Method::BasicCancelOk(BasicCancelOk { consumer_tag: cancel.consumer_tag }));
+            self.say(
+                number,
+                &Method::BasicCancelOk(BasicCancelOk { consumer_tag: cancel.consumer_tag }),
+            );
         }
     }
 
-    pub(crate) fn get(&mut self, number: u16, get: &BasicGet<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, get.queue, BasicGet::ID, now)? else { return Ok(()) };
-        let got = match self.access.get(&name, get.no_ack, now) {
-            Ok(got) => got,
-            Err(error) => return self.refuse_with(number, &error, BasicGet::ID, now),
-        };
-        let Some((queue, leased, left)) = got else {
-            self.say(number, &Method::BasicGetEmpty(BasicGetEmpty {}));
+    pub(crate) fn get(
+        &mut self,
+        number: u16,
+        get: &BasicGet<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, get.queue, BasicGet::ID, now)? else {
             return Ok(());
+        };
+        self.fetch(DeferredGet { number, name, no_ack: get.no_ack }, now)
+    }
+
+    /// Fetches, or defers the fetch and all input behind it until the store's watermark moves.
+    pub(crate) fn fetch(&mut self, get: DeferredGet, now: Timestamp) -> Result<(), End> {
+        let number = get.number;
+        let (queue, leased, left) = match self.access.get(&get.name, get.no_ack, now) {
+            Ok(Fetched::Message(queue, leased, left)) => (queue, leased, left),
+            Ok(Fetched::Nothing) => {
+                self.say(number, &Method::BasicGetEmpty(BasicGetEmpty {}));
+                return Ok(());
+            }
+            Ok(Fetched::NotYet) => {
+                let durable = self.access.broker().watch().durable();
+                self.paused_until = Some(Ticket(durable.0 + 1));
+                self.deferred = Some(get);
+                return Ok(());
+            }
+            Err(error) => return self.refuse_with(number, &error, BasicGet::ID, now),
         };
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let delivery_tag = channel.take_tag();
         if !get.no_ack {
             let holder = Holder::Fetched(Arc::clone(&queue));
-            channel.unacked.push(Unacked::new(delivery_tag, holder, leased.sequence, leased.delivery_count, now));
+            channel.unacked.push(Unacked::new(
+                delivery_tag,
+                holder,
+                leased.sequence,
+                leased.delivery_count,
+                now,
+            ));
         }
         let address = Arc::clone(&leased.message.address);
         let method = Method::BasicGetOk(BasicGetOk {
@@ -217,7 +277,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     #[inline]
     fn deliver(&mut self, consumer: &Arc<Consumer>, leased: Leased, now: Timestamp) {
         let number = consumer.options.channel;
-        let Some(channel) = self.channels.get_mut(&number).filter(|_| !consumer.is_cancelled()) else {
+        let Some(channel) = self.channels.get_mut(&number).filter(|_| !consumer.is_cancelled())
+        else {
             self.turned_away.push(Outgoing::Deliver { consumer: Arc::clone(consumer), leased });
             return;
         };
@@ -235,7 +296,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         debug_assert!(encoded.is_ok(), "names are bounded where they come in");
         if !consumer.options.no_ack {
             let holder = Holder::Consumer(Arc::clone(consumer));
-            channel.unacked.push(Unacked::new(tag, holder, leased.sequence, leased.delivery_count, now));
+            channel.unacked.push(Unacked::new(
+                tag,
+                holder,
+                leased.sequence,
+                leased.delivery_count,
+                now,
+            ));
             self.sent.delivered += 1;
         } else {
             self.sent.delivered_no_ack += 1;
@@ -251,10 +318,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let body_len = message.body_len();
         if queue.is_stream() || (leased.delivery_count > 0 && queue.counts_deliveries()) {
             let properties = names::with_delivery_headers(queue, leased);
-            posthouse_amqp::encode_content_header(&mut self.output.buffer, number, body_len as u64, &properties);
+            posthouse_amqp::encode_content_header(
+                &mut self.output.buffer,
+                number,
+                body_len as u64,
+                &properties,
+            );
         } else {
             let properties = message.properties();
-            posthouse_amqp::encode_content_header(&mut self.output.buffer, number, body_len as u64, properties);
+            posthouse_amqp::encode_content_header(
+                &mut self.output.buffer,
+                number,
+                body_len as u64,
+                properties,
+            );
         }
         let start = message.properties_len();
         for piece in posthouse_amqp::body_frames(body_len, self.connection.frame_max()) {
@@ -269,14 +346,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn cancelled(&mut self, consumer: &Arc<Consumer>) {
         let number = consumer.options.channel;
         let Some(channel) = self.channels.get_mut(&number) else { return };
-        let known = channel.consumers.get(&consumer.options.tag).is_some_and(|own| own.id == consumer.id);
+        let known =
+            channel.consumers.get(&consumer.options.tag).is_some_and(|own| own.id == consumer.id);
         if !known {
             return;
         }
         channel.consumers.remove(&consumer.options.tag);
         if self.understands.consumer_cancel_notify {
             let tag = Arc::clone(&consumer.options.tag);
-            self.say(number, &Method::BasicCancel(BasicCancel { consumer_tag: &tag, no_wait: true }));
+            self.say(
+                number,
+                &Method::BasicCancel(BasicCancel { consumer_tag: &tag, no_wait: true }),
+            );
         }
     }
 
@@ -298,10 +379,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(crate) fn ack(&mut self, number: u16, ack: &BasicAck, now: Timestamp) -> Result<(), End> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let taken = match &mut channel.mode {
-            Mode::Transaction(transaction) => channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
-                transaction.acks.add(&unacked.holder, unacked.sequence);
-                transaction.note(unacked);
-            }),
+            Mode::Transaction(transaction) => {
+                channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
+                    transaction.acks.add(&unacked.holder, unacked.sequence);
+                    transaction.note(unacked);
+                })
+            }
             Mode::Plain | Mode::Confirm(_) => {
                 let acks = &mut self.acks;
                 channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
@@ -348,7 +431,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.settle_refused(&refused, answer, now)
     }
 
-    fn settle_refused(&mut self, refused: &[Refused], answer: Answer, now: Timestamp) -> Result<(), End> {
+    fn settle_refused(
+        &mut self,
+        refused: &[Refused],
+        answer: Answer,
+        now: Timestamp,
+    ) -> Result<(), End> {
         let result = match answer {
             Answer::Requeue => self.access.release(refused, Counted::Yes, now),
             Answer::Reject | Answer::Ack => self.access.reject(refused, now),
@@ -356,7 +444,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         result.map_err(|error| self.store_failed(&error))
     }
 
-    fn unknown_tag(&mut self, number: u16, tag: u64, method: (u16, u16), now: Timestamp) -> Result<(), End> {
+    fn unknown_tag(
+        &mut self,
+        number: u16,
+        tag: u64,
+        method: (u16, u16),
+        now: Timestamp,
+    ) -> Result<(), End> {
         let text = format!("unknown delivery tag {tag}");
         self.refuse(number, ReplyCode::PreconditionFailed, &text, method, now)
     }
@@ -375,7 +469,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.say(number, &Method::BasicRecoverOk(BasicRecoverOk {}));
         }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
-        let refused: Vec<Refused> = channel.unacked.take_all().iter().map(Unacked::refused).collect();
+        let refused: Vec<Refused> =
+            channel.unacked.take_all().iter().map(Unacked::refused).collect();
         self.settle_refused(&refused, Answer::Requeue, now)
     }
 
@@ -414,7 +509,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .filter_map(|(number, channel)| {
                 let oldest = channel.unacked.oldest()?;
                 let timeout_ms = oldest.timeout_ms()?;
-                (oldest.delivered.after_ms(timeout_ms) <= now).then_some((*number, oldest.tag, timeout_ms))
+                (oldest.delivered.after_ms(timeout_ms) <= now)
+                    .then_some((*number, oldest.tag, timeout_ms))
             })
             .collect();
         for (number, tag, timeout_ms) in late {
@@ -426,6 +522,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         Ok(())
     }
+}
+
+/// A fetch that waits for the store.
+#[derive(Debug)]
+pub(crate) struct DeferredGet {
+    pub(crate) number: u16,
+    pub(crate) name: Arc<str>,
+    pub(crate) no_ack: bool,
 }
 
 /// Figures of one turn.
