@@ -278,11 +278,11 @@ pub struct Inequivalent {
 
 impl Inequivalent {
     /// Compares a property.
-    pub(crate) fn check_property<T: PartialEq + fmt::Display>(
+    pub(crate) fn check_property<T: PartialEq + fmt::Display + ?Sized>(
         argument: &str,
         of: &Named,
-        current: T,
-        received: T,
+        current: &T,
+        received: &T,
     ) -> Result<(), Self> {
         if current == received {
             return Ok(());

@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return self.refuse(number, ReplyCode::PreconditionFailed, text, (90, 10), now);
             }
             Mode::Plain => {
-                channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access)))
+                channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access)));
             }
             Mode::Transaction(_) => {}
         }
