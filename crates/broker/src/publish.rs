@@ -217,9 +217,9 @@ impl Publisher {
         let mut targets = Targets::new();
         let mut refused = false;
         let body_bytes = message.body_len() as u64;
-        for target in to {
+        for (place, target) in to.iter().enumerate() {
             let not_before = extras.not_before.filter(|_| target.delayed);
-            if !self.touch(target, body_bytes, not_before.is_some()) {
+            if !self.touch(target, place, body_bytes, not_before.is_some()) {
                 refused = true;
                 self.refuse(target, &message, now);
                 continue;
@@ -251,13 +251,18 @@ impl Publisher {
         }
     }
 
-    /// Counts a message for a queue; false if the queue is full and refuses.
-    fn touch(&mut self, target: &RouteTarget, body_bytes: u64, delayed: bool) -> bool {
-        let index = match self
-            .touched
-            .iter()
-            .position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue))
-        {
+    /// Counts a message for a queue; false if the queue is full and refuses. `place` is where the target stands in its
+    /// route, and so, as most batches go one way, where it was touched before.
+    fn touch(
+        &mut self,
+        target: &RouteTarget,
+        place: usize,
+        body_bytes: u64,
+        delayed: bool,
+    ) -> bool {
+        let is_it = |touched: &Touched| Arc::ptr_eq(&touched.target.queue, &target.queue);
+        let here = self.touched.get(place).is_some_and(is_it).then_some(place);
+        let index = match here.or_else(|| self.touched.iter().position(is_it)) {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
