@@ -1,0 +1,1 @@
+//! Replays what fuzzing has found worth keeping.
