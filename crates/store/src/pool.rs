@@ -33,6 +33,24 @@ impl<T> Pending<T> {
     pub fn ready(result: Result<T, StoreError>) -> Self {
         Self::Now(Some(result))
     }
+
+    /// The answer of a local driver, without awaiting.
+    ///
+    /// The broker's hot path runs inside a connection's own turn and never suspends there; a remote driver will be
+    /// driven by a submission task in front of it.
+    ///
+    /// # Errors
+    ///
+    /// The answer's own error, or [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is not there yet.
+    pub fn now(self) -> Result<T, StoreError> {
+        match self {
+            Self::Now(Some(result)) => result,
+            Self::Now(None) | Self::Later(_) => Err(StoreError::new(
+                crate::ErrorKind::Unsupported,
+                "this driver does not answer at once",
+            )),
+        }
+    }
 }
 
 impl<T: Unpin> Future for Pending<T> {
@@ -179,6 +197,9 @@ pub struct Receipt {
     pub ticket: Ticket,
     /// Indexes of the `Enqueue` changes that were skipped as duplicates.
     pub duplicates: Vec<usize>,
+    /// The pool has more to write than it likes: publish again when `ticket` is durable. Nothing is refused; it is for
+    /// the publisher's door to wait, so that the backlog stays in the network and not in memory.
+    pub congested: bool,
     /// How many messages the `Purge`, `DeleteQueue` and `Trim` changes removed that were ready.
     pub removed: u64,
 }

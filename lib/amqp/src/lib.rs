@@ -66,4 +66,15 @@ pub mod rewrite;
 pub mod sasl;
 pub mod table;
 
+pub use capabilities::Capabilities;
 pub use connection::Connection;
+pub use encode::{
+    body_frame_head, body_frames, encode_ack, encode_body, encode_content_header, encode_deliver,
+    encode_nack,
+};
+pub use error::{Close, Failure, ReplyCode};
+pub use event::{Content, Event};
+pub use method::Method;
+pub use options::{ClientOptions, ServerOptions};
+pub use raw_table::RawTable;
+pub use table::{Table, Value};
