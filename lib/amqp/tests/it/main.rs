@@ -11,6 +11,7 @@ mod client;
 mod content;
 mod corpus;
 mod frames;
+mod fuzzed;
 mod handshake;
 mod heartbeat;
 mod peer;

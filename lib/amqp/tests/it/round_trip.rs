@@ -355,9 +355,9 @@ proptest! {
 
     #[test]
     fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        drop(Method::decode(&bytes));
-        drop(Properties::decode(&bytes));
-        drop(RawTable::from_bytes(&bytes).decode());
+        let _method = Method::decode(&bytes);
+        let _properties = Properties::decode(&bytes);
+        let _table = RawTable::from_bytes(&bytes).decode();
         prop_assert_eq!(Peek::decode(&bytes).is_ok(), Rewrite::of(&bytes).is_ok());
     }
 }
