@@ -324,7 +324,7 @@ impl Broker {
             }
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }
@@ -483,7 +483,7 @@ impl Broker {
     fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
         if self.pool.stats(queue.id).now().is_err() {
             let changes = vec![Change::CreateQueue { queue: queue.id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }

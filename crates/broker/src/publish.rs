@@ -13,7 +13,7 @@ use model::{Address, DedupId, Message, Sequence, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
 use smallvec::SmallVec;
-use store::{Change, Commit, Leased, Receipt, Target, Targets};
+use store::{Change, Commit, Handout, Leased, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
@@ -147,7 +147,11 @@ impl Publisher {
             .unwrap_or_default();
         let extras = Extras {
             expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
-            not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
+            not_before: headers
+                .delay_ms
+                .filter(|delay_ms| *delay_ms > 0)
+                // The clock counts whole milliseconds: one more, so that it is never early.
+                .map(|delay_ms| now.after_ms(delay_ms + 1)),
             dedup: headers
                 .dedup_id
                 .as_deref()
@@ -296,17 +300,27 @@ impl Publisher {
             self.touched.clear();
             return Ok(Receipt::default());
         }
-        self.flush_with(Vec::new(), now)
+        self.flush_with(Vec::new(), Handout::AtOnce, now)
     }
 
-    /// Commits the batch together with `first`, all or none: a transaction.
+    /// Commits the batch together with `first`, all or none: a transaction. Nobody sees its messages before it is
+    /// durable.
     ///
     /// # Errors
     ///
     /// As [`Publisher::flush`].
-    pub fn flush_with(
+    pub fn commit_transaction(
         &mut self,
         first: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
+        self.flush_with(first, Handout::WhenDurable, now)
+    }
+
+    fn flush_with(
+        &mut self,
+        first: Vec<Change>,
+        handout: Handout,
         now: Timestamp,
     ) -> Result<Receipt, BrokerError> {
         let capacity = self.changes.len();
@@ -317,7 +331,7 @@ impl Publisher {
         let counters = &self.access.broker().counters;
         counters.published.add(changes.len() as u64);
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
-        let receipt = self.access.commit(Commit { changes, now })?;
+        let receipt = self.access.commit(Commit { changes, now, handout })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
