@@ -65,7 +65,9 @@ impl Broker {
             tenant.read().topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         let mut changes = vec![definitions::remove_tenant(name)];
         for exchange in exchanges {
-            if let Some(removed) = tenant.write().topology.remove_exchange(&exchange) {
+            let mut state = tenant.write();
+            if let Some(removed) = state.topology.remove_exchange(&exchange) {
+                self.close_waiting_rooms(&mut state, &removed, now)?;
                 changes.extend(definitions::forget(name, &removed));
             }
         }
@@ -241,7 +243,7 @@ impl Broker {
             declare.options(),
         )
         .map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        self.add_exchange(&tenant, &mut state, definition)
+        self.add_exchange(&tenant, &mut state, definition, self.now())
     }
 
     /// Makes a queue of a definitions file; fine if it is there.
@@ -297,14 +299,16 @@ impl Broker {
         self.idle_queues.write().unwrap_or_else(PoisonError::into_inner).remove(&queue.id);
     }
 
-    /// Has the sweeper look at a queue with `x-expires`.
+    /// Has the sweeper look at a queue that expires, or at a stream that forgets.
     pub(crate) fn note_expiring(&self, queue: &Arc<Queue>) {
-        let Some(expires_ms) = queue.settings().expires else { return };
+        let settings = queue.settings();
+        let aging = settings.max_age.filter(|_| queue.is_stream());
+        let Some(wait_ms) = settings.expires.or(aging) else { return };
         self.idle_queues
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(queue.id, Arc::clone(queue));
-        self.sweeper.set(queue.last_used().after_ms(expires_ms));
+        self.sweeper.set(queue.last_used().after_ms(wait_ms));
     }
 
     pub(crate) fn expiring_queues(&self) -> Vec<Arc<Queue>> {

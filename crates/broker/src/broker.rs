@@ -146,6 +146,10 @@ impl Broker {
     /// The pool says that something in `queue` became ready.
     pub(crate) fn became_ready(&self, id: QueueId, now: Timestamp) {
         let Some(queue) = self.queue(id) else { return };
+        if queue.is_waiting_room() {
+            self.release_delayed(&queue, now);
+            return;
+        }
         self.follow_up(vec![RouteTarget::new(queue, false)], now, 0);
     }
 }

@@ -11,7 +11,7 @@ use model::decision::{Fate, decide};
 use model::publish_rules::Marked;
 use model::{Address, Message, QueueId, Sequence, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -60,11 +60,11 @@ impl Broker {
                 settlement: Settlement::Ack,
             });
             if let Some((message, to)) = self.bury(queue, &message, reason, now)? {
-                changes.push(enqueue(message, &to, now, &self.sweeper));
+                changes.push(enqueue(message, &to, None, now, &self.sweeper));
                 reached.extend(to);
             }
         }
-        self.pool.commit(Commit { changes, now }).now()?;
+        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
         self.follow_up(reached, now, depth);
         Ok(())
     }
@@ -192,7 +192,11 @@ impl Access {
     /// After a publish: the queue delivers, and pushes out what it has too much.
     pub(crate) fn enqueued(&self, queue: &Arc<Queue>, overflow: Option<&Overflow>, now: Timestamp) {
         let broker = &self.inner.broker;
-        broker.dispatch(queue, now);
+        // A message whose time to live is zero has expired by now, but not for who is waiting for it.
+        broker.dispatch(queue, Timestamp(now.0.saturating_sub(1)));
+        if queue.is_stream() {
+            broker.trim_stream(queue, now);
+        }
         if let Some(overflow) = overflow {
             broker.push_out(queue, overflow, now, 0);
         }
@@ -218,8 +222,8 @@ impl Access {
         let broker = &self.inner.broker;
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
             let Some((message, to)) = buried else { return Ok(()) };
-            let changes = vec![enqueue(message, &to, now, &broker.sweeper)];
-            broker.pool.commit(Commit { changes, now }).now()?;
+            let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
+            broker.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             broker.follow_up(to, now, 0);
             Ok(())
         });
@@ -262,11 +266,19 @@ fn with_history(
 }
 
 /// Puts one message into queues, each with its own time to live.
-fn enqueue(message: Message, to: &[RouteTarget], now: Timestamp, sweeper: &Alarm) -> Change {
+pub(crate) fn enqueue(
+    message: Message,
+    to: &[RouteTarget],
+    expiration_ms: Option<u64>,
+    now: Timestamp,
+    sweeper: &Alarm,
+) -> Change {
     let targets: Targets = to
         .iter()
         .map(|target| {
-            let expires = target.ttl_ms.map(|ttl_ms| now.after_ms(ttl_ms.max(1)));
+            let ttl_ms = [target.ttl_ms, expiration_ms].into_iter().flatten().min();
+            let expires =
+                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl_ms| now.after_ms(ttl_ms));
             if let Some(expires) = expires {
                 sweeper.set(expires);
             }

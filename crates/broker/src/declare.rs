@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
 use model::permission::Verb;
 use model::policy::PolicyTarget;
-use model::routing::{BindError, BindingEnd};
+use model::routing::{BindError, BindingEnd, Removed};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
 use store::{Change, Commit, DefinitionChange, QueueKind};
@@ -152,7 +152,11 @@ impl Access {
     /// # Errors
     ///
     /// If the name is reserved, the type or an argument not valid, or it exists with other properties.
-    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
+    pub fn declare_exchange(
+        &self,
+        declare: &DeclareExchange<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         if declare.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -182,7 +186,7 @@ impl Access {
             self.allow(Verb::Read, Kind::Exchange, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, alternate)?;
         }
-        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition)
+        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition, now)
     }
 
     /// Deletes an exchange and its bindings; fine if it is not there.
@@ -190,7 +194,12 @@ impl Access {
     /// # Errors
     ///
     /// If it is a system exchange, may not be configured, or is used and only to be deleted if not.
-    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Ticket, BrokerError> {
+    pub fn delete_exchange(
+        &self,
+        name: &str,
+        if_unused: bool,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -205,11 +214,9 @@ impl Access {
         if if_unused && state.topology.is_in_use(name) {
             return Err(BrokerError::InUse { kind: Kind::Exchange, name: name.into() });
         }
-        let removed = state.topology.remove_exchange(name);
-        let changes = removed
-            .map(|removed| definitions::forget(&self.inner.tenant.name, &removed))
-            .unwrap_or_default();
-        self.inner.broker.define(changes)
+        let removed = state.topology.remove_exchange(name).unwrap_or_default();
+        self.inner.broker.close_waiting_rooms(&mut state, &removed, now)?;
+        self.inner.broker.define(definitions::forget(&self.inner.tenant.name, &removed))
     }
 
     /// Binds a queue or exchange to an exchange.
@@ -232,7 +239,11 @@ impl Access {
     /// # Errors
     ///
     /// If the user may not write to the destination or read from the source.
-    pub fn unbind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
+    pub fn unbind(
+        &self,
+        request: &BindingRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
@@ -242,6 +253,7 @@ impl Access {
         let destination = request.end();
         let binding = request.to(&destination);
         let removed = state.topology.unbind(&binding).map_err(bind_error)?;
+        self.inner.broker.close_waiting_rooms(&mut state, &removed, now)?;
         self.inner.broker.define(definitions::forget(&tenant.name, &removed))
     }
 
@@ -398,8 +410,11 @@ impl Access {
                 "queue.purge is not supported by stream '{name}'"
             )));
         }
-        let receipt =
-            self.commit(Commit { changes: vec![Change::Purge { queue: queue.id }], now })?;
+        let receipt = self.commit(Commit {
+            changes: vec![Change::Purge { queue: queue.id }],
+            now,
+            ..Commit::default()
+        })?;
         Ok((receipt.removed, receipt.ticket))
     }
 }
@@ -433,13 +448,55 @@ impl Broker {
         tenant: &Tenant,
         state: &mut State,
         definition: ExchangeDefinition,
+        now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let change =
-            definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
         let name = Arc::clone(&definition.name);
+        let mut waiting = None;
+        if definition.exchange_type.delayed {
+            let id = self.allocate_queue_id()?;
+            let room = self.waiting_room(tenant, &definition, id, now);
+            let changes = vec![Change::CreateQueue { queue: id, kind: room.kind() }];
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+            state.waiting.insert(Arc::clone(&name), room);
+            waiting = Some(id);
+        }
+        let change = definition
+            .durable
+            .then(|| definitions::put_exchange(&tenant.name, &definition, waiting));
         state.topology.add_exchange(Arc::new(definition));
         apply_alternate(state, &name);
         self.define(change.into_iter().collect())
+    }
+
+    /// The queue in which the messages of a delayed exchange wait.
+    pub(crate) fn waiting_room(
+        &self,
+        tenant: &Tenant,
+        exchange: &ExchangeDefinition,
+        id: QueueId,
+        now: Timestamp,
+    ) -> Arc<Queue> {
+        let tenant = Arc::clone(&tenant.name);
+        let room = Arc::new(Queue::waiting_room(id, tenant, &exchange.name, exchange.durable, now));
+        self.remember_queue(&room);
+        room
+    }
+
+    /// Delayed messages go with their exchange.
+    pub(crate) fn close_waiting_rooms(
+        &self,
+        state: &mut State,
+        removed: &Removed,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        for exchange in &removed.exchanges {
+            if let Some(room) = state.waiting.remove(&exchange.name) {
+                self.forget_queue(&room);
+                let changes = vec![Change::DeleteQueue { queue: room.id }];
+                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn add_queue(
@@ -481,7 +538,7 @@ impl Broker {
         let queue = Arc::new(Queue::new(id, name, definition, owner, Arc::new(settings), now));
         if fresh {
             let changes = vec![Change::CreateQueue { queue: id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         self.remember_queue(&queue);
         Ok(queue)
@@ -501,6 +558,7 @@ impl Broker {
         if let Some((_, removed)) = state.topology.remove_queue(&queue.name)
             && (queue.kind().durable || !removed.exchanges.is_empty())
         {
+            self.close_waiting_rooms(&mut state, &removed, now)?;
             changes = definitions::forget(&tenant.name, &removed);
         }
         if queue.kind().durable {
@@ -509,7 +567,11 @@ impl Broker {
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);
         self.counters.queues_deleted.add(1);
-        let gone = Commit { changes: vec![Change::DeleteQueue { queue: queue.id }], now };
+        let gone = Commit {
+            changes: vec![Change::DeleteQueue { queue: queue.id }],
+            now,
+            ..Commit::default()
+        };
         let receipt = self.pool.commit(gone).now()?;
         let ticket = self.define(changes)?.max(receipt.ticket);
         drop(state);

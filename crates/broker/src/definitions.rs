@@ -48,6 +48,9 @@ struct ExchangeValue {
     auto_delete: bool,
     internal: bool,
     arguments: Box<str>,
+    /// The queue in which its delayed messages wait.
+    #[serde(default)]
+    waiting: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,13 +118,18 @@ fn unpack(packed: &str) -> Result<Table, BrokerError> {
     RawTable::from_bytes(&bytes).decode().map_err(|error| BrokerError::Invalid(error.to_string()))
 }
 
-pub(crate) fn put_exchange(tenant: &str, exchange: &ExchangeDefinition) -> DefinitionChange {
+pub(crate) fn put_exchange(
+    tenant: &str,
+    exchange: &ExchangeDefinition,
+    waiting: Option<QueueId>,
+) -> DefinitionChange {
     let value = ExchangeValue {
         kind: exchange.exchange_type.to_string().into(),
         durable: exchange.durable,
         auto_delete: exchange.auto_delete,
         internal: exchange.internal,
         arguments: pack(&exchange.arguments),
+        waiting: waiting.map(|id| id.0),
     };
     put(&["exchange", tenant, &exchange.name], &value)
 }
@@ -316,7 +324,7 @@ impl Broker {
             }
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }
@@ -339,7 +347,7 @@ impl Broker {
                 self.load_policy(&*self.tenant_of(tenant)?, kind, name, &read(value)?)
             }
             ["exchange", tenant, name] => {
-                self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?)
+                self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?, now)
             }
             ["queue", tenant, name] => {
                 self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now)
@@ -413,6 +421,7 @@ impl Broker {
         tenant: &Tenant,
         name: &str,
         value: &ExchangeValue,
+        now: Timestamp,
     ) -> Result<(), BrokerError> {
         let options = ExchangeOptions {
             durable: value.durable,
@@ -423,6 +432,11 @@ impl Broker {
         let definition = ExchangeDefinition::new(&tenant.name, name.into(), &value.kind, options)
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
+        if let Some(id) = value.waiting.map(QueueId) {
+            let room = self.waiting_room(tenant, &definition, id, now);
+            self.ensure_in_pool(&room, now)?;
+            state.waiting.insert(Arc::clone(&definition.name), room);
+        }
         state.topology.add_exchange(Arc::new(definition));
         apply_alternate(&mut state, name);
         Ok(())
@@ -462,11 +476,16 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Arc<Queue>, BrokerError> {
         let queue = self.make_queue(tenant, state, definition, None, now, Some(id))?;
-        if self.pool.stats(id).now().is_err() {
-            let changes = vec![Change::CreateQueue { queue: id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
-        }
+        self.ensure_in_pool(&queue, now)?;
         Ok(queue)
+    }
+
+    fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
+        if self.pool.stats(queue.id).now().is_err() {
+            let changes = vec![Change::CreateQueue { queue: queue.id, kind: queue.kind() }];
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+        }
+        Ok(())
     }
 
     /// An identity that no queue ever had.

@@ -94,6 +94,9 @@ pub enum BrokerError {
     /// An argument or property is not valid; the text names it and the reason.
     #[error("{0}")]
     Invalid(String),
+    /// A message's encoded properties or headers cannot be read; the text says why.
+    #[error("{0}")]
+    Malformed(String),
     /// The exchange type is not known.
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(Box<str>),

@@ -13,7 +13,7 @@ use model::{Address, DedupId, Message, Sequence, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
 use smallvec::SmallVec;
-use store::{Change, Commit, Leased, Receipt, Target, Targets};
+use store::{Change, Commit, Handout, Leased, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
@@ -104,7 +104,7 @@ impl Publisher {
         publish: Publish<'_>,
         now: Timestamp,
     ) -> Result<Published, BrokerError> {
-        let peek = Peek::decode(publish.properties).map_err(invalid)?;
+        let peek = Peek::decode(publish.properties).map_err(malformed)?;
         self.routes.validate(self.access.revision());
         let route = match self.routes.find(publish.exchange, publish.routing_key) {
             Some(route) => route,
@@ -116,7 +116,7 @@ impl Publisher {
                 let message = self.message(&route.address, publish.properties, publish.body, &peek);
                 Ok(self.enqueue(message, targets, &Extras::default(), now))
             }
-            RouteKind::Queues(_) | RouteKind::PerMessage => {
+            RouteKind::Queues(_) | RouteKind::PerMessage | RouteKind::Delayed(_) => {
                 self.publish_with_care(publish, &route, &peek, now)
             }
             RouteKind::Reply => {
@@ -136,6 +136,9 @@ impl Publisher {
     ) -> Result<Published, BrokerError> {
         let marked = Marked::of(publish.properties).map_err(invalid)?;
         self.access.check_user_id(marked.user_id)?;
+        if let Some(headers) = &marked.headers {
+            headers.check().map_err(malformed)?;
+        }
         let headers = marked
             .headers
             .map(publish_rules::headers)
@@ -144,7 +147,10 @@ impl Publisher {
             .unwrap_or_default();
         let extras = Extras {
             expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
-            not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
+            not_before: headers
+                .delay_ms
+                .filter(|delay_ms| *delay_ms > 0)
+                .map(|delay_ms| now.after_ms(delay_ms)),
             dedup: headers
                 .dedup_id
                 .as_deref()
@@ -154,6 +160,16 @@ impl Publisher {
             .map_err(invalid)?;
         let encoded = rewritten.as_deref().unwrap_or(publish.properties);
         let message = self.message(&route.address, encoded, publish.body, peek);
+        if let (RouteKind::Delayed(waiting), Some(_)) = (&route.kind, extras.not_before) {
+            // Routed when its delay is over, by the bindings of then; its time to live begins then, too.
+            let target = RouteTarget::new(Arc::clone(waiting), true);
+            return Ok(self.enqueue(
+                message,
+                &[target],
+                &Extras { expiration_ms: None, ..extras },
+                now,
+            ));
+        }
         if let (RouteKind::Queues(targets), true) = (&route.kind, headers.extra_keys.is_empty()) {
             return Ok(self.enqueue(message, targets, &extras, now));
         }
@@ -211,11 +227,10 @@ impl Publisher {
                 (Some(queue), Some(message)) => Some(queue.min(message)),
                 (queue, message) => queue.or(message),
             };
-            // A time to live of zero means: now or never. The dispatch that follows the commit still is now.
             // A delayed message begins to live when its delay is over.
             let born = not_before.unwrap_or(now);
             let expires =
-                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl.max(1)));
+                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl));
             self.earliest = self.earliest.min(not_before.or(expires).unwrap_or(Timestamp::MAX));
             targets.push(Target {
                 queue: target.queue.id,
@@ -284,17 +299,27 @@ impl Publisher {
             self.touched.clear();
             return Ok(Receipt::default());
         }
-        self.flush_with(Vec::new(), now)
+        self.flush_with(Vec::new(), Handout::AtOnce, now)
     }
 
-    /// Commits the batch together with `first`, all or none: a transaction.
+    /// Commits the batch together with `first`, all or none: a transaction. Nobody sees its messages before it is
+    /// durable.
     ///
     /// # Errors
     ///
     /// As [`Publisher::flush`].
-    pub fn flush_with(
+    pub fn commit_transaction(
         &mut self,
         first: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
+        self.flush_with(first, Handout::WhenDurable, now)
+    }
+
+    fn flush_with(
+        &mut self,
+        first: Vec<Change>,
+        handout: Handout,
         now: Timestamp,
     ) -> Result<Receipt, BrokerError> {
         let capacity = self.changes.len();
@@ -305,7 +330,7 @@ impl Publisher {
         let counters = &self.access.broker().counters;
         counters.published.add(changes.len() as u64);
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
-        let receipt = self.access.commit(Commit { changes, now })?;
+        let receipt = self.access.commit(Commit { changes, now, handout })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
@@ -366,6 +391,10 @@ struct Extras {
     expiration_ms: Option<u64>,
     not_before: Option<Timestamp>,
     dedup: Option<DedupId>,
+}
+
+fn malformed(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Malformed(error.to_string())
 }
 
 fn invalid(error: impl std::fmt::Display) -> BrokerError {

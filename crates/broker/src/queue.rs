@@ -48,6 +48,7 @@ pub struct Queue {
     deleted: AtomicBool,
     /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
     stalled: AtomicBool,
+    is_waiting_room: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ impl Queue {
             used: AtomicU64::new(now.0),
             deleted: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            is_waiting_room: false,
         }
     }
 
@@ -100,6 +102,26 @@ impl Queue {
 
     pub(crate) fn set_settings(&self, settings: Arc<QueueSettings>) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// The queue in which the delayed messages of an exchange wait.
+    pub(crate) fn waiting_room(
+        id: QueueId,
+        tenant: Arc<str>,
+        exchange: &str,
+        durable: bool,
+        now: Timestamp,
+    ) -> Self {
+        let definition = QueueDefinition { durable, ..QueueDefinition::plain(exchange) };
+        Self {
+            is_waiting_room: true,
+            ..Self::new(id, tenant, definition, None, Arc::default(), now)
+        }
+    }
+
+    /// Whether delayed messages of the exchange of its name wait in it.
+    pub(crate) fn is_waiting_room(&self) -> bool {
+        self.is_waiting_room
     }
 
     /// The pseudo-queue of a consumer of direct replies.

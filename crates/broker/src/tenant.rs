@@ -34,6 +34,8 @@ pub struct Tenant {
 pub(crate) struct State {
     pub(crate) topology: Topology,
     pub(crate) queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// Where the messages of delayed exchanges wait, by exchange.
+    pub(crate) waiting: HashMap<Arc<str>, Arc<Queue>>,
     pub(crate) policies: Policies,
     pub(crate) limits: TenantLimits,
     pub(crate) description: TenantDescription,
@@ -55,6 +57,7 @@ impl Tenant {
             state: RwLock::new(State {
                 topology: Topology::new(name),
                 queues: HashMap::new(),
+                waiting: HashMap::new(),
                 policies: Policies::default(),
                 limits: TenantLimits::default(),
                 description,
@@ -127,6 +130,9 @@ impl Tenant {
         exchange: &str,
         routing_key: &str,
     ) -> Result<RouteKind, BrokerError> {
+        if let Some(waiting) = self.read().waiting.get(exchange) {
+            return Ok(RouteKind::Delayed(Arc::clone(waiting)));
+        }
         let routed = self.routed(exchange, &[routing_key], None)?;
         if !routed.cacheable {
             return Ok(RouteKind::PerMessage);

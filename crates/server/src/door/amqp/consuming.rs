@@ -441,7 +441,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Answer::Requeue => self.access.release(refused, Counted::Yes, now),
             Answer::Reject | Answer::Ack => self.access.reject(refused, now),
         };
-        result.map_err(|error| self.store_failed(&error))
+        result.map_err(|error| self.store_failed(&error))?;
+        self.share_credit(now);
+        Ok(())
     }
 
     fn unknown_tag(

@@ -45,14 +45,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let outcome = if declare.passive {
             self.access.check_exchange(declare.exchange).map(|()| Ticket::NONE)
         } else {
-            self.access.declare_exchange(&DeclareExchange {
-                name: declare.exchange,
-                kind: declare.kind,
-                durable: declare.durable,
-                auto_delete: declare.auto_delete,
-                internal: declare.internal,
-                arguments,
-            })
+            self.access.declare_exchange(
+                &DeclareExchange {
+                    name: declare.exchange,
+                    kind: declare.kind,
+                    durable: declare.durable,
+                    auto_delete: declare.auto_delete,
+                    internal: declare.internal,
+                    arguments,
+                },
+                now,
+            )
         };
         let reply = Method::ExchangeDeclareOk(ExchangeDeclareOk {});
         self.answer(number, outcome, &reply, declare.no_wait, ExchangeDeclare::ID, now)
@@ -64,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         delete: &ExchangeDelete<'_>,
         now: Timestamp,
     ) -> Result<(), End> {
-        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused);
+        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused, now);
         let reply = Method::ExchangeDeleteOk(ExchangeDeleteOk {});
         self.answer(number, outcome, &reply, delete.no_wait, ExchangeDelete::ID, now)
     }
@@ -95,8 +98,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             routing_key: if own { &destination } else { method.routing_key },
             arguments,
         };
-        let outcome =
-            if method.remove { self.access.unbind(&request) } else { self.access.bind(&request) };
+        let outcome = if method.remove {
+            self.access.unbind(&request, now)
+        } else {
+            self.access.bind(&request)
+        };
         let reply = match (method.to_queue, method.remove) {
             (true, false) => Method::QueueBindOk(QueueBindOk {}),
             (true, true) => Method::QueueUnbindOk(QueueUnbindOk {}),

@@ -321,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !self.acks.is_empty() {
             let acks = std::mem::take(&mut self.acks);
             self.access.acknowledge(acks, now).map_err(|error| self.store_failed(&error))?;
+            self.share_credit(now);
         }
         if self.publisher.pending() == 0 && self.confirming.is_empty() {
             return Ok(());
@@ -467,6 +468,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.ask_for_more(now);
         }
         Ok(moved)
+    }
+
+    /// Credit that consumers share has come back: it may be another queue's turn.
+    pub(crate) fn share_credit(&mut self, now: Timestamp) {
+        for channel in self.channels.values().filter(|channel| channel.credit.is_limited()) {
+            for consumer in channel.consumers.values() {
+                self.access.dispatch(&consumer.queue, now);
+            }
+        }
     }
 
     /// Queues of this connection's consumers may have more than fitted.

@@ -62,6 +62,7 @@ pub(crate) fn refusal(error: &BrokerError, tenant: &str) -> Refusal {
         BrokerError::NotEmpty(name) => {
             (ReplyCode::PreconditionFailed, format!("queue '{name}' {here} not empty"))
         }
+        BrokerError::Malformed(text) => (ReplyCode::SyntaxError, text.clone()),
         // As RabbitMQ 4: the channel goes, not the connection.
         BrokerError::UnknownExchangeType(kind) => {
             (ReplyCode::PreconditionFailed, format!("unknown exchange type '{kind}'"))
