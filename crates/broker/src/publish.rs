@@ -150,7 +150,8 @@ impl Publisher {
             not_before: headers
                 .delay_ms
                 .filter(|delay_ms| *delay_ms > 0)
-                .map(|delay_ms| now.after_ms(delay_ms)),
+                // The clock counts whole milliseconds: one more, so that it is never early.
+                .map(|delay_ms| now.after_ms(delay_ms + 1)),
             dedup: headers
                 .dedup_id
                 .as_deref()

@@ -124,14 +124,6 @@ impl<'a> Arguments<'a> {
         Ok(Some(natural))
     }
 
-    /// An integer from 1.
-    pub(crate) fn positive(&self, argument: &str) -> Result<Option<u64>, ArgumentError> {
-        match self.natural(argument)? {
-            Some(0) => Err(self.invalid(argument, Fault::Zero(0))),
-            value => Ok(value),
-        }
-    }
-
     /// A time in milliseconds, of at most ten years.
     pub(crate) fn time_ms(&self, argument: &str) -> Result<Option<u64>, ArgumentError> {
         match self.integer(argument)? {
