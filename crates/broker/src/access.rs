@@ -13,6 +13,7 @@ use store::{Commit, Receipt};
 use crate::broker::Broker;
 use crate::error::{BrokerError, Kind};
 use crate::queue::{ConnectionId, Queue};
+use crate::quotas::lower;
 use crate::tenant::Tenant;
 use crate::users::User;
 
@@ -54,7 +55,7 @@ impl Access {
         user: &Arc<User>,
         connection: ConnectionId,
     ) -> Result<Self, BrokerError> {
-        tenant.open_connection(user, connection)?;
+        tenant.open_connection(&broker, user, connection)?;
         let known = Known {
             revision: broker.users.revision(),
             permissions: user.permissions_in(&tenant.name),
@@ -213,6 +214,19 @@ impl Access {
         }
     }
 
+    /// Counts one more channel of the user; false if it has as many as it may.
+    #[must_use]
+    pub fn open_channel(&self) -> bool {
+        let broker = &self.inner.broker;
+        let own = self.known().user.as_ref().and_then(|user| user.limits.max_channels);
+        broker.channels.take(&self.inner.user, lower(broker.quotas.channels_per_user, own))
+    }
+
+    /// One channel less.
+    pub fn close_channel(&self) {
+        self.inner.broker.channels.give_back(&self.inner.user, 1);
+    }
+
     pub(crate) fn commit(&self, commit: Commit) -> Result<Receipt, BrokerError> {
         Ok(self.inner.broker.pool.commit(commit).now()?)
     }
@@ -244,7 +258,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.tenant.close_connection(&self.user, self.connection);
+        self.tenant.close_connection(&self.broker, &self.user, self.connection);
         self.broker.counters.connections_closed.add(1);
     }
 }

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::error::{BrokerError, Kind};
 use crate::queue::{ConnectionId, Queue};
+use crate::quotas::{Held, Quotas};
 use crate::reply::ReplyConsumers;
 use crate::route_cache::RouteTarget;
 use crate::sweeper::Alarm;
@@ -32,6 +33,9 @@ pub struct Broker {
     pub(crate) queues: RwLock<ById<Arc<Queue>>>,
     /// Queues with `x-expires`, which the sweeper looks at.
     pub(crate) idle_queues: RwLock<ById<Arc<Queue>>>,
+    pub(crate) quotas: Quotas,
+    pub(crate) connections: Held,
+    pub(crate) channels: Held,
     pub(crate) replies: ReplyConsumers,
     pub(crate) sweeper: Alarm,
     pub(crate) next_id: AtomicU64,
@@ -50,6 +54,7 @@ impl Broker {
         pool: Arc<dyn Pool>,
         catalog: Arc<dyn Catalog>,
         clock: Arc<dyn Clock>,
+        quotas: Quotas,
     ) -> Self {
         Self {
             pool,
@@ -58,6 +63,9 @@ impl Broker {
             tenants: RwLock::default(),
             queues: RwLock::default(),
             idle_queues: RwLock::default(),
+            quotas,
+            connections: Held::default(),
+            channels: Held::default(),
             replies: ReplyConsumers::default(),
             sweeper: Alarm::default(),
             next_id: AtomicU64::new(1),
@@ -111,7 +119,8 @@ impl Broker {
 
     /// Every queue of every tenant.
     pub fn all_queues(&self) -> Vec<Arc<Queue>> {
-        self.queues.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues.values().filter(|queue| !queue.is_waiting_room()).cloned().collect()
     }
 
     /// Enters a tenant as an authenticated user.

@@ -43,7 +43,7 @@ impl Access {
         let broker = &self.inner.broker;
         let cursor = if queue.is_stream() {
             if options.no_ack || options.prefetch == crate::consumer::PREFETCH_UNLIMITED {
-                return Err(BrokerError::Unsupported(format!(
+                return Err(BrokerError::Invalid(format!(
                     "consumer prefetch and acknowledgements are required to consume stream '{name}'"
                 )));
             }

@@ -154,6 +154,10 @@ impl Broker {
         now: Timestamp,
         depth: usize,
     ) {
+        // A queue that refuses instead keeps what it has, also when a hop or a requeue brings it over its limit.
+        if overflow.mode != model::Overflow::DropHead {
+            return;
+        }
         while let Ok(stats) = self.pool.stats(queue.id).now() {
             let over = stats.ready.saturating_sub(overflow.length_max);
             if (over == 0 && stats.ready_bytes <= overflow.bytes_max) || depth > CHAIN_MAX {

@@ -19,6 +19,7 @@ use crate::definitions;
 use crate::error::{BrokerError, Kind};
 use crate::outbox::Outgoing;
 use crate::queue::{ConnectionId, Queue};
+use crate::quotas::{self, lower};
 use crate::tenant::{State, Tenant};
 
 /// Names that begin like this are the broker's.
@@ -322,13 +323,11 @@ impl Access {
             self.allow(Verb::Read, Kind::Queue, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, exchange)?;
         }
-        let limit = state.limits.max_queues;
-        if limit.is_some_and(|limit| state.queues.len() as u64 >= limit) {
+        let limit = lower(self.inner.broker.quotas.queues_per_tenant, state.limits.max_queues);
+        if state.queues.len() >= limit {
             return Err(BrokerError::LimitReached(format!(
-                "cannot declare queue '{}': queue limit in vhost '{}' ({}) is reached",
-                declare.name,
-                tenant.name,
-                limit.unwrap_or_default()
+                "cannot declare queue '{}': queue limit in vhost '{}' ({limit}) is reached",
+                declare.name, tenant.name
             )));
         }
         let owner = declare.exclusive.then_some(self.inner.connection);
@@ -434,6 +433,8 @@ impl Broker {
         state: &mut State,
         request: &BindingRequest<'_>,
     ) -> Result<Ticket, BrokerError> {
+        let (has, max) = (state.topology.bindings_len(), self.quotas.bindings_per_tenant);
+        quotas::check("binding", &tenant.name, has, max)?;
         let destination = request.end();
         let binding = request.to(&destination);
         let new = state.topology.bind(&binding).map_err(bind_error)?;
@@ -450,6 +451,8 @@ impl Broker {
         definition: ExchangeDefinition,
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
+        let (has, max) = (state.topology.exchanges().count(), self.quotas.exchanges_per_tenant);
+        quotas::check("exchange", &tenant.name, has, max)?;
         let name = Arc::clone(&definition.name);
         let mut waiting = None;
         if definition.exchange_type.delayed {

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::declare::{apply_alternate, effective_settings};
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
+use crate::quotas::Quotas;
 use crate::tenant::{Tenant, TenantDescription};
 use crate::users::User;
 
@@ -287,8 +288,9 @@ impl Broker {
         pool: Arc<dyn Pool>,
         catalog: Arc<dyn Catalog>,
         clock: Arc<dyn Clock>,
+        quotas: Quotas,
     ) -> Result<Arc<Self>, BrokerError> {
-        let broker = Self::empty(pool, catalog, clock);
+        let broker = Self::empty(pool, catalog, clock, quotas);
         let now = broker.now();
         let definitions = broker.catalog.load().now()?;
         // Tenants first, then what is in them; bindings last, because they name the rest.

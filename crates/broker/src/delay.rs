@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use model::Timestamp;
 use model::publish_rules::{self, Marked};
+use model::{Message, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Sequences, Settlement};
 
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
@@ -19,6 +19,9 @@ use crate::tenant::Tenant;
 
 /// Most messages routed in one commit.
 const ROUTED_MAX: usize = 256;
+
+/// When a commit that failed is tried again.
+const RETRY_MS: u64 = 1000;
 
 /// Most body bytes read for one commit.
 const ROUTED_BYTES_MAX: usize = 1024 * 1024;
@@ -39,8 +42,11 @@ impl Broker {
             if lease.messages.is_empty() {
                 return;
             }
+            let sequences =
+                lease.messages.iter().map(|leased| (leased.sequence, leased.sequence)).collect();
             if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
-                tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay");
+                self.wait_on(waiting, sequences, now);
+                tracing::warn!(exchange = %waiting.name, %error, "delayed messages wait on");
                 return;
             }
             if !lease.more {
@@ -64,9 +70,9 @@ impl Broker {
                 sequences: smallvec![(leased.sequence, leased.sequence)],
                 settlement: Settlement::Ack,
             });
-            let (to, expiration_ms) = self.way(&tenant, &leased)?;
+            let (message, to, expiration_ms) = self.way(&tenant, leased.message)?;
             if !to.is_empty() {
-                changes.push(enqueue(leased.message, &to, expiration_ms, now, &self.sweeper));
+                changes.push(enqueue(message, &to, expiration_ms, now, &self.sweeper));
                 reached.extend(to);
             }
         }
@@ -75,29 +81,45 @@ impl Broker {
         Ok(())
     }
 
-    /// Where a message goes now, and how long it lives there. Its properties were checked when it was published.
+    /// What could not be routed now is tried again.
+    fn wait_on(&self, waiting: &Queue, sequences: Sequences, now: Timestamp) {
+        let not_before = Some(now.after_ms(RETRY_MS));
+        let settlement = Settlement::Release { not_before, counted: false };
+        let changes = vec![Change::Settle { queue: waiting.id, sequences, settlement }];
+        if let Err(error) = self.pool.commit(Commit { changes, now, ..Commit::default() }).now() {
+            tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay leased");
+        }
+        self.sweeper.set(now.after_ms(RETRY_MS));
+    }
+
+    /// A message as it is routed now, where it goes, and how long it lives there. Its properties were checked when it
+    /// was published.
     fn way(
         &self,
         tenant: &Tenant,
-        leased: &Leased,
-    ) -> Result<(Vec<RouteTarget>, Option<u64>), BrokerError> {
-        let message = &leased.message;
+        message: Message,
+    ) -> Result<(Message, Vec<RouteTarget>, Option<u64>), BrokerError> {
         let marked = Marked::of(message.properties()).unwrap_or_default();
-        let extra = marked
-            .headers
-            .and_then(|raw| publish_rules::headers(raw).ok())
-            .unwrap_or_default()
-            .extra_keys;
-        let keys: Vec<&str> = [&*message.address.routing_key]
-            .into_iter()
-            .chain(extra.iter().map(String::as_str))
-            .collect();
+        let headers =
+            marked.headers.and_then(|raw| publish_rules::headers(raw).ok()).unwrap_or_default();
+        let address = Arc::clone(&message.address);
+        let extra = headers.extra_keys.iter().map(String::as_str);
+        let keys: Vec<&str> = [&*address.routing_key].into_iter().chain(extra).collect();
         let expiration_ms = publish_rules::expiration(marked.expiration).unwrap_or_default();
-        match tenant.route(self, &message.address.exchange, &keys, marked.headers) {
-            Ok(to) => Ok((to, expiration_ms)),
+        let to = match tenant.route(self, &address.exchange, &keys, marked.headers) {
+            Ok(to) => to,
             // The exchange went while they waited.
-            Err(BrokerError::NotFound { .. }) => Ok((Vec::new(), None)),
-            Err(error) => Err(error),
-        }
+            Err(BrokerError::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let hidden = publish_rules::rewrite(message.properties(), &headers, None).ok().flatten();
+        let message = match hidden {
+            Some(properties) => {
+                let (persistent, priority) = (message.persistent, message.priority);
+                Message::new(address, &properties, message.body(), persistent, priority)
+            }
+            None => message,
+        };
+        Ok((message, to, expiration_ms))
     }
 }

@@ -17,6 +17,7 @@
 //! | `settle` | acknowledge, give back, refuse |
 //! | `dead_letter` | what becomes of refused, expired, pushed out messages |
 //! | `delay` | delayed exchanges |
+//! | `quotas` | what tenants and users may have at most |
 //! | `sweeper` | what time has made ready |
 //! | `stream` | queues that are read without taking |
 //! | `reply` | direct replies |
@@ -37,6 +38,7 @@ mod error;
 mod outbox;
 mod publish;
 mod queue;
+mod quotas;
 mod reply;
 mod route_cache;
 mod settle;
@@ -59,6 +61,7 @@ pub use error::{BrokerError, Kind};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};
 pub use publish::{Publish, Published, Publisher};
 pub use queue::{ConnectionId, Queue};
+pub use quotas::Quotas;
 pub use reply::{REPLY_TO, is_reply_token};
 pub use settle::{Counted, Holder, Refused, SettleBatch};
 pub use tenant::{Tenant, TenantDescription};

@@ -151,13 +151,14 @@ impl Publisher {
                 .delay_ms
                 .filter(|delay_ms| *delay_ms > 0)
                 // The clock counts whole milliseconds: one more, so that it is never early.
-                .map(|delay_ms| now.after_ms(delay_ms + 1)),
-            dedup: headers
-                .dedup_id
-                .as_deref()
-                .map(|id| publish_rules::dedup_id(self.access.tenant_name(), publish.exchange, id)),
+                .map(|delay_ms| now.after_ms(delay_ms.saturating_add(1))),
+            dedup: headers.dedup_id.as_deref().map(|id| self.dedup_id(&publish, id)),
         };
-        let rewritten = publish_rules::rewrite(publish.properties, &headers, publish.reply_token)
+        // Hidden keys are hidden when the message is routed, which for a delayed one is later.
+        let waits = matches!(route.kind, RouteKind::Delayed(_)) && extras.not_before.is_some();
+        let hiding =
+            publish_rules::Headers { has_bcc: headers.has_bcc && !waits, ..headers.clone() };
+        let rewritten = publish_rules::rewrite(publish.properties, &hiding, publish.reply_token)
             .map_err(invalid)?;
         let encoded = rewritten.as_deref().unwrap_or(publish.properties);
         let message = self.message(&route.address, encoded, publish.body, peek);
@@ -180,6 +181,12 @@ impl Publisher {
             .collect();
         let targets = self.access.route(publish.exchange, &keys, marked.headers)?;
         Ok(self.enqueue(message, &targets, &extras, now))
+    }
+
+    /// The routing key takes part: on the default exchange it is what tells queues apart.
+    fn dedup_id(&self, publish: &Publish<'_>, id: &str) -> DedupId {
+        let address = format!("{}\0{}", publish.exchange, publish.routing_key);
+        publish_rules::dedup_id(self.access.tenant_name(), &address, id)
     }
 
     fn message(
@@ -209,7 +216,7 @@ impl Publisher {
 
     fn enqueue(
         &mut self,
-        message: Message,
+        mut message: Message,
         to: &[RouteTarget],
         extras: &Extras,
         now: Timestamp,
@@ -224,6 +231,8 @@ impl Publisher {
                 self.refuse(target, &message, now);
                 continue;
             }
+            // What a replicated queue or a stream takes, it keeps, whatever the publisher said.
+            message.persistent |= target.keeps_all;
             let ttl_ms = match (target.ttl_ms, extras.expiration_ms) {
                 (Some(queue), Some(message)) => Some(queue.min(message)),
                 (queue, message) => queue.or(message),

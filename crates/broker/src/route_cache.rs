@@ -42,6 +42,8 @@ pub(crate) struct RouteTarget {
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) priority_max: u8,
     pub(crate) overflow: Option<Overflow>,
+    /// Whether every message is durable there (quorum queues, streams).
+    pub(crate) keeps_all: bool,
     /// Whether the way there leads through an exchange that honours `x-delay`.
     pub(crate) delayed: bool,
 }
@@ -58,6 +60,7 @@ impl RouteTarget {
     pub(crate) fn new(queue: Arc<Queue>, delayed: bool) -> Self {
         let settings = queue.settings();
         let stream = queue.is_stream();
+        let keeps_all = queue.definition.queue_type != model::QueueType::Classic;
         let limited = settings.max_length.is_some() || settings.max_length_bytes.is_some();
         let overflow = (limited && !stream).then(|| Overflow {
             length_max: settings.max_length.unwrap_or(u64::MAX),
@@ -65,7 +68,7 @@ impl RouteTarget {
             mode: settings.overflow,
         });
         let ttl_ms = if stream { None } else { settings.message_ttl };
-        Self { priority_max: settings.priority_max, ttl_ms, overflow, delayed, queue }
+        Self { priority_max: settings.priority_max, ttl_ms, overflow, delayed, keeps_all, queue }
     }
 }
 

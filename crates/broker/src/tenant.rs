@@ -15,6 +15,7 @@ use posthouse_amqp::RawTable;
 use crate::broker::Broker;
 use crate::error::{BrokerError, Kind};
 use crate::queue::{ConnectionId, Queue};
+use crate::quotas::lower;
 use crate::route_cache::{RouteKind, RouteTarget};
 use crate::users::User;
 
@@ -26,7 +27,7 @@ pub struct Tenant {
     pub(crate) state: RwLock<State>,
     revision: AtomicU64,
     deleted: AtomicBool,
-    connections: Mutex<HashMap<Arc<str>, HashSet<ConnectionId>>>,
+    connections: Mutex<HashSet<ConnectionId>>,
 }
 
 /// What is declared in a tenant.
@@ -157,49 +158,38 @@ impl Tenant {
 
     pub(crate) fn open_connection(
         &self,
+        broker: &Broker,
         user: &User,
         connection: ConnectionId,
     ) -> Result<(), BrokerError> {
-        let limit = self.read().limits.max_connections;
+        let limit = lower(broker.quotas.connections_per_tenant, self.read().limits.max_connections);
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = connections.values().map(HashSet::len).sum();
-        let name = &self.name;
-        if limit.is_some_and(|limit| total as u64 >= limit) {
+        if connections.len() >= limit {
             return Err(BrokerError::LimitReached(format!(
-                "access to vhost '{name}' refused: connection limit ({}) is reached",
-                limit.unwrap_or_default()
+                "access to vhost '{}' refused: connection limit ({limit}) is reached",
+                self.name
             )));
         }
-        let own = connections.entry(Arc::clone(&user.name)).or_default();
-        if user.limits.max_connections.is_some_and(|limit| own.len() as u64 >= limit) {
+        let limit = lower(broker.quotas.connections_per_user, user.limits.max_connections);
+        if !broker.connections.take(&user.name, limit) {
             return Err(BrokerError::LimitReached(format!(
-                "connection refused for user '{}': user connection limit ({}) is reached",
-                user.name,
-                user.limits.max_connections.unwrap_or_default()
+                "connection refused for user '{}': user connection limit ({limit}) is reached",
+                user.name
             )));
         }
-        own.insert(connection);
+        connections.insert(connection);
         Ok(())
     }
 
-    pub(crate) fn close_connection(&self, user: &str, connection: ConnectionId) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = connections.get_mut(user) {
-            own.remove(&connection);
-            if own.is_empty() {
-                connections.remove(user);
-            }
+    pub(crate) fn close_connection(&self, broker: &Broker, user: &str, connection: ConnectionId) {
+        if self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection) {
+            broker.connections.give_back(user, 1);
         }
     }
 
     /// Connections open now.
     pub fn connection_count(&self) -> usize {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .map(HashSet::len)
-            .sum()
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

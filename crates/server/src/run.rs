@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use broker::{Broker, TenantDescription, User, tasks};
+use broker::{Broker, Quotas, TenantDescription, User, tasks};
 use model::permission::Permissions;
 use store::embedded::{Embedded, Options};
 use store::{Catalog, Pool};
@@ -54,7 +54,7 @@ pub async fn run(
     let store = Arc::new(store);
     let (pool, catalog) =
         (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
-    let broker = Broker::open(pool, catalog, Arc::new(SystemClock::start()))
+    let broker = Broker::open(pool, catalog, Arc::new(SystemClock::start()), quotas(&config))
         .context("cannot load the definitions")?;
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
@@ -102,6 +102,17 @@ fn store_options(config: &Config) -> Options {
         dedup_window: chosen.dedup_window,
         dedup_ids_max: chosen.dedup_ids_max,
         ..Options::default()
+    }
+}
+
+fn quotas(config: &Config) -> Quotas {
+    Quotas {
+        queues_per_tenant: config.limits.queues_per_tenant_max,
+        exchanges_per_tenant: config.limits.exchanges_per_tenant_max,
+        bindings_per_tenant: config.limits.bindings_per_tenant_max,
+        connections_per_tenant: config.limits.connections_per_tenant_max,
+        connections_per_user: config.limits.connections_per_user_max,
+        channels_per_user: config.limits.channels_per_user_max,
     }
 }
 

@@ -256,6 +256,12 @@ impl Topology {
         self.queues.iter().map(|(name, queue)| (name, *queue))
     }
 
+    /// How many bindings there are.
+    #[must_use]
+    pub fn bindings_len(&self) -> usize {
+        self.bindings.len()
+    }
+
     /// All bindings but those of the default exchange.
     pub fn bindings(&self) -> impl Iterator<Item = Binding> {
         self.bindings.iter().filter_map(|id| self.binding(id))

@@ -103,7 +103,10 @@ impl Applied<'_> {
     }
 
     fn users(&mut self, definitions: &Definitions) {
-        for user in &definitions.users {
+        // A user that is here stays as it is: its password may have changed since the export.
+        let new = |user: &&super::User| self.broker.users.get(&user.name).is_none();
+        let users: Vec<_> = definitions.users.iter().filter(new).collect();
+        for user in users {
             let mut made = User {
                 name: user.name.as_str().into(),
                 password_hash: Some(hash_text(&user.password).into()),

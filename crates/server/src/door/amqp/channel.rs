@@ -197,6 +197,8 @@ pub(crate) struct Transaction {
     pub(crate) settled: Vec<Unacked>,
     pub(crate) released: Vec<Refused>,
     pub(crate) rejected: Vec<Refused>,
+    /// A full queue refused one of its messages: it cannot be committed.
+    pub(crate) refused: bool,
 }
 
 /// How the channel publishes.

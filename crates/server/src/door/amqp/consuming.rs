@@ -483,33 +483,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.settle_refused(&refused, Answer::Requeue, now)
     }
 
-    /// Ends a channel that is gone: its consumers, and what they held returns to the queues.
-    pub(crate) fn drop_channel(&mut self, number: u16, now: Timestamp) {
-        let Some(mut channel) = self.channels.remove(&number) else { return };
-        self.access.broker().counters.channels_closed.add(1);
-        self.owed.retain(|owed| *owed != number);
-        self.confirming.retain(|confirming| *confirming != number);
-        if let Some(token) = channel.reply_token.take() {
-            self.access.cancel_replies(&token);
-        }
-        // Cancelled first, so that what returns does not come back here; auto-delete last, so that it finds nobody.
-        let mut held = channel.unacked.take_all();
-        if let Mode::Transaction(transaction) = &mut channel.mode {
-            held.append(&mut transaction.settled);
-            held.sort_unstable_by_key(|unacked| unacked.tag);
-        }
-        let refused: Vec<Refused> = held.iter().map(Unacked::refused).collect();
-        for consumer in channel.consumers.values() {
-            self.access.stop(consumer);
-        }
-        if let Err(error) = self.access.release(&refused, Counted::Yes, now) {
-            tracing::warn!(%error, "cannot give messages back");
-        }
-        for consumer in channel.consumers.values() {
-            self.access.cancel(consumer, now);
-        }
-    }
-
     /// Has deliveries looked at often enough for the shortest timeout of the connection's consumers.
     fn note_timeout(&mut self, consumer: &Consumer) {
         let of_queue = || consumer.queue.settings().consumer_timeout;
@@ -539,6 +512,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.refuse(number, ReplyCode::PreconditionFailed, &text, (0, 0), now)?;
         }
         Ok(())
+    }
+}
+
+impl<S> Session<S> {
+    /// Ends a channel that is gone: its consumers, and what they held returns to the queues.
+    pub(crate) fn drop_channel(&mut self, number: u16, now: Timestamp) {
+        let Some(mut channel) = self.channels.remove(&number) else { return };
+        self.access.close_channel();
+        self.access.broker().counters.channels_closed.add(1);
+        self.owed.retain(|owed| *owed != number);
+        self.confirming.retain(|confirming| *confirming != number);
+        if let Some(token) = channel.reply_token.take() {
+            self.access.cancel_replies(&token);
+        }
+        // Cancelled first, so that what returns does not come back here; auto-delete last, so that it finds nobody.
+        let mut held = channel.unacked.take_all();
+        if let Mode::Transaction(transaction) = &mut channel.mode {
+            held.append(&mut transaction.settled);
+            held.sort_unstable_by_key(|unacked| unacked.tag);
+        }
+        let refused: Vec<Refused> = held.iter().map(Unacked::refused).collect();
+        for consumer in channel.consumers.values() {
+            self.access.stop(consumer);
+        }
+        if let Err(error) = self.access.release(&refused, Counted::Yes, now) {
+            tracing::warn!(%error, "cannot give messages back");
+        }
+        for consumer in channel.consumers.values() {
+            self.access.cancel(consumer, now);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::alarms::Alarms;
 use crate::auth::verifier::Verifier;
-use crate::config::{Config, ExternalLogin, PlainWithoutTls};
+use crate::config::{ClientVerify, Config, ExternalLogin, PlainWithoutTls};
 use crate::door::amqp::handshake::{self, Peer};
 use crate::door::amqp::session::{End, Session};
 use crate::listen::{Slots, accept_each};
@@ -90,7 +90,10 @@ impl Door {
             alarms,
             verifier,
             options: options("PLAIN AMQPLAIN"),
-            options_tls: options("PLAIN AMQPLAIN EXTERNAL"),
+            options_tls: options(match config.amqp.tls.verify {
+                ClientVerify::None => "PLAIN AMQPLAIN",
+                ClientVerify::Optional | ClientVerify::Required => "PLAIN AMQPLAIN EXTERNAL",
+            }),
             limits,
             plain_without_tls: config.auth.plain_without_tls,
             external_login: config.auth.external_login,
@@ -187,7 +190,10 @@ async fn serve_tls_stream(
             let certificate = certificate_user(&stream, shared.external_login);
             serve_stream(stream, Peer { address, tls: true, certificate }, shared).await;
         }
-        Err(error) => tracing::info!(peer = %address, %error, "no TLS"),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::info!(peer = %address, "no TLS: {error:#}");
+        }
     }
 }
 

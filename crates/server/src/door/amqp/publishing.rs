@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(())
             }
             Ok(Published::Refused) => {
-                self.nack_last(number);
+                self.note_refused(number);
                 Ok(())
             }
             Err(error) => self.refuse_with(number, &error, BasicPublish::ID, now),
@@ -94,6 +94,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             &content.properties,
         );
         posthouse_amqp::encode_body(out, number, &content.body, self.connection.frame_max());
+    }
+
+    /// A full queue refused: the publisher hears of it at once, or its transaction fails.
+    fn note_refused(&mut self, number: u16) {
+        if let Some(Mode::Transaction(transaction)) =
+            self.channels.get_mut(&number).map(|channel| &mut channel.mode)
+        {
+            transaction.refused = true;
+            return;
+        }
+        self.nack_last(number);
     }
 
     fn nack_last(&mut self, number: u16) {
@@ -151,6 +162,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         else {
             return self.not_transactional(number, (90, 20), now);
         };
+        if transaction.refused {
+            let text =
+                "a queue is full and refused a message of the transaction, which was rolled back";
+            return self.refuse(number, ReplyCode::PreconditionFailed, text, (90, 20), now);
+        }
         let first = access.acknowledging(&mut transaction.acks);
         match transaction.publisher.commit_transaction(first, now) {
             Ok(receipt) => {
@@ -211,6 +227,7 @@ impl Transaction {
             settled: Vec::new(),
             released: Vec::new(),
             rejected: Vec::new(),
+            refused: false,
         }
     }
 
@@ -219,6 +236,7 @@ impl Transaction {
         self.settled = Vec::new();
         self.released = Vec::new();
         self.rejected = Vec::new();
+        self.refused = false;
     }
 
     /// Notes a settle until the commit.

@@ -98,6 +98,12 @@ pub(crate) struct Session<S> {
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     eof: bool,
+    /// Whether everything was given back.
+    released: bool,
+    /// Whether the connection knows that nothing is read for now, and silence is no fault of the peer.
+    reading_paused: bool,
+    /// Input that came with the handshake.
+    unread: bool,
     /// The shared news that this session has seen.
     news: u64,
 }
@@ -133,6 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             eof: false,
+            released: false,
+            reading_paused: false,
+            unread: true,
             news: shared.news(),
             shared,
         }
@@ -164,7 +173,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.poll_timer(context)?;
         self.look_at_news();
-        if self.may_read() && self.poll_crowd(context) {
+        if self.publisher.pending() > 0 {
+            self.commit_turn(self.access.now())?;
+        }
+        let may_read = self.may_read();
+        self.note_reading(may_read);
+        if may_read && self.poll_crowd(context) {
             moved |= self.read(context)?;
         }
         moved |= self.poll_outbox(context)?;
@@ -183,6 +197,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.look_at_alarms();
         self.blocked.is_none() || !self.publishes
+    }
+
+    /// Tells the connection whether silence is the peer's.
+    fn note_reading(&mut self, may_read: bool) {
+        if may_read == self.reading_paused {
+            self.reading_paused = !may_read;
+            if may_read {
+                self.connection.resume_reading(Instant::now());
+            } else {
+                self.connection.pause_reading();
+            }
+        }
     }
 
     /// A publisher waits a little for consumers that are behind.
@@ -226,6 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Does a deferred fetch, then what was received behind it.
     fn resume(&mut self, deferred: DeferredGet) -> Result<bool, End> {
         self.fetch(deferred, self.access.now())?;
+        self.handle_partial()
+    }
+
+    /// Handles what was received before.
+    fn handle_partial(&mut self) -> Result<bool, End> {
         let received = std::mem::take(&mut self.partial);
         let mut input = received.as_slice();
         self.handle_input(&mut input)?;
@@ -234,6 +265,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
+        if std::mem::take(&mut self.unread) {
+            return self.handle_partial();
+        }
         if let Some(deferred) = self.deferred.take() {
             return self.resume(deferred);
         }
@@ -283,6 +317,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Event::Method { channel, method } => self.method(channel, &method, now),
             Event::ChannelOpened(channel) => {
+                if !self.access.open_channel() {
+                    let text = "number of channels of the user has reached its limit";
+                    self.channels.remove(&channel);
+                    return self.refuse(channel, ReplyCode::NotAllowed, text, (20, 10), now);
+                }
                 self.access.broker().counters.channels_opened.add(1);
                 let cap = self.shared.limits.unacked_per_channel;
                 self.channels.insert(channel, Box::new(Channel::new(cap)));
@@ -331,6 +370,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok(());
         }
         self.publishes = true;
+        if self.access.broker().watch().full() {
+            // Nothing is lost: it waits here, and nothing more is read, until there is space again.
+            self.look_at_alarms();
+            self.tell_blocked();
+            return Ok(());
+        }
         let outcome = self.publisher.flush(now);
         self.look_at_alarms();
         self.tell_blocked();
@@ -562,9 +607,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.release_everything();
         self.closing = true;
     }
+}
 
+impl<S> Session<S> {
     /// Gives back everything that the connection held: deliveries, consumers, exclusive queues.
     pub(crate) fn release_everything(&mut self) {
+        if std::mem::replace(&mut self.released, true) {
+            return;
+        }
         let now = self.access.now();
         let mut numbers: Vec<u16> = self.channels.keys().copied().collect();
         numbers.sort_unstable();
@@ -591,5 +641,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Err(error) = self.access.release(&refused, broker::Counted::No, now) {
             tracing::warn!(%error, "cannot give messages back");
         }
+    }
+}
+
+/// Also when a fault of ours ends the task in the middle: what the connection held must not stay with it.
+impl<S> Drop for Session<S> {
+    fn drop(&mut self) {
+        self.release_everything();
     }
 }
