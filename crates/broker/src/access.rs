@@ -153,7 +153,7 @@ impl Access {
         Err(BrokerError::AccessRefused {
             verb: verb.word(),
             kind,
-            name: name.into(),
+            name: resource.into(),
             user: (*self.inner.user).into(),
         })
     }

@@ -11,7 +11,7 @@ use model::decision::{Fate, decide};
 use model::publish_rules::Marked;
 use model::{Address, Message, QueueId, Sequence, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -64,7 +64,7 @@ impl Broker {
                 reached.extend(to);
             }
         }
-        self.pool.commit(Commit { changes, now }).now()?;
+        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
         self.follow_up(reached, now, depth);
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Access {
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
             let Some((message, to)) = buried else { return Ok(()) };
             let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
-            broker.pool.commit(Commit { changes, now }).now()?;
+            broker.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             broker.follow_up(to, now, 0);
             Ok(())
         });

@@ -410,8 +410,11 @@ impl Access {
                 "queue.purge is not supported by stream '{name}'"
             )));
         }
-        let receipt =
-            self.commit(Commit { changes: vec![Change::Purge { queue: queue.id }], now })?;
+        let receipt = self.commit(Commit {
+            changes: vec![Change::Purge { queue: queue.id }],
+            now,
+            ..Commit::default()
+        })?;
         Ok((receipt.removed, receipt.ticket))
     }
 }
@@ -453,7 +456,7 @@ impl Broker {
             let id = self.allocate_queue_id()?;
             let room = self.waiting_room(tenant, &definition, id, now);
             let changes = vec![Change::CreateQueue { queue: id, kind: room.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             state.waiting.insert(Arc::clone(&name), room);
             waiting = Some(id);
         }
@@ -490,7 +493,7 @@ impl Broker {
             if let Some(room) = state.waiting.remove(&exchange.name) {
                 self.forget_queue(&room);
                 let changes = vec![Change::DeleteQueue { queue: room.id }];
-                self.pool.commit(Commit { changes, now }).now()?;
+                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             }
         }
         Ok(())
@@ -535,7 +538,7 @@ impl Broker {
         let queue = Arc::new(Queue::new(id, name, definition, owner, Arc::new(settings), now));
         if fresh {
             let changes = vec![Change::CreateQueue { queue: id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         self.remember_queue(&queue);
         Ok(queue)
@@ -564,7 +567,11 @@ impl Broker {
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);
         self.counters.queues_deleted.add(1);
-        let gone = Commit { changes: vec![Change::DeleteQueue { queue: queue.id }], now };
+        let gone = Commit {
+            changes: vec![Change::DeleteQueue { queue: queue.id }],
+            now,
+            ..Commit::default()
+        };
         let receipt = self.pool.commit(gone).now()?;
         let ticket = self.define(changes)?.max(receipt.ticket);
         drop(state);

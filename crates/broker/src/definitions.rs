@@ -71,6 +71,8 @@ struct BindingValue {
     arguments: Box<str>,
 }
 
+type FourTexts = (Box<str>, Box<str>, Box<str>, Box<str>);
+
 #[derive(Debug, Serialize, Deserialize)]
 struct UserValue {
     password_hash: Option<Box<str>>,
@@ -80,9 +82,9 @@ struct UserValue {
     #[serde(default)]
     max_channels: Option<u64>,
     /// Tenant, configure, write, read.
-    permissions: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
+    permissions: Vec<FourTexts>,
     /// Tenant, exchange, write, read.
-    topic_permissions: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
+    topic_permissions: Vec<FourTexts>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -324,7 +326,7 @@ impl Broker {
             }
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }
@@ -352,7 +354,7 @@ impl Broker {
             ["queue", tenant, name] => {
                 self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now)
             }
-            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, read(value)?),
+            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, &read(value)?),
             _ => {
                 Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned()))
             }
@@ -483,7 +485,7 @@ impl Broker {
     fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
         if self.pool.stats(queue.id).now().is_err() {
             let changes = vec![Change::CreateQueue { queue: queue.id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }
@@ -514,7 +516,7 @@ impl Broker {
     }
 }
 
-fn load_binding(tenant: &Tenant, value: BindingValue) -> Result<(), BrokerError> {
+fn load_binding(tenant: &Tenant, value: &BindingValue) -> Result<(), BrokerError> {
     let arguments = unpack(&value.arguments)?;
     let mut state = tenant.write();
     let destination = if value.to_queue {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::Timestamp;
 use model::publish_rules::{self, Marked};
 use smallvec::smallvec;
-use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement};
 
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
@@ -70,7 +70,7 @@ impl Broker {
                 reached.extend(to);
             }
         }
-        self.pool.commit(Commit { changes, now }).now()?;
+        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
         self.follow_up(reached, now, 0);
         Ok(())
     }

@@ -13,7 +13,7 @@ use model::{Address, DedupId, Message, Sequence, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
 use smallvec::SmallVec;
-use store::{Change, Commit, Leased, Receipt, Target, Targets};
+use store::{Change, Commit, Handout, Leased, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
@@ -147,7 +147,11 @@ impl Publisher {
             .unwrap_or_default();
         let extras = Extras {
             expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
-            not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
+            not_before: headers
+                .delay_ms
+                .filter(|delay_ms| *delay_ms > 0)
+                // The clock counts whole milliseconds: one more, so that it is never early.
+                .map(|delay_ms| now.after_ms(delay_ms + 1)),
             dedup: headers
                 .dedup_id
                 .as_deref()
@@ -213,9 +217,9 @@ impl Publisher {
         let mut targets = Targets::new();
         let mut refused = false;
         let body_bytes = message.body_len() as u64;
-        for target in to {
+        for (place, target) in to.iter().enumerate() {
             let not_before = extras.not_before.filter(|_| target.delayed);
-            if !self.touch(target, body_bytes, not_before.is_some()) {
+            if !self.touch(target, place, body_bytes, not_before.is_some()) {
                 refused = true;
                 self.refuse(target, &message, now);
                 continue;
@@ -247,13 +251,18 @@ impl Publisher {
         }
     }
 
-    /// Counts a message for a queue; false if the queue is full and refuses.
-    fn touch(&mut self, target: &RouteTarget, body_bytes: u64, delayed: bool) -> bool {
-        let index = match self
-            .touched
-            .iter()
-            .position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue))
-        {
+    /// Counts a message for a queue; false if the queue is full and refuses. `place` is where the target stands in its
+    /// route, and so, as most batches go one way, where it was touched before.
+    fn touch(
+        &mut self,
+        target: &RouteTarget,
+        place: usize,
+        body_bytes: u64,
+        delayed: bool,
+    ) -> bool {
+        let is_it = |touched: &Touched| Arc::ptr_eq(&touched.target.queue, &target.queue);
+        let here = self.touched.get(place).is_some_and(is_it).then_some(place);
+        let index = match here.or_else(|| self.touched.iter().position(is_it)) {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
@@ -296,17 +305,27 @@ impl Publisher {
             self.touched.clear();
             return Ok(Receipt::default());
         }
-        self.flush_with(Vec::new(), now)
+        self.flush_with(Vec::new(), Handout::AtOnce, now)
     }
 
-    /// Commits the batch together with `first`, all or none: a transaction.
+    /// Commits the batch together with `first`, all or none: a transaction. Nobody sees its messages before it is
+    /// durable.
     ///
     /// # Errors
     ///
     /// As [`Publisher::flush`].
-    pub fn flush_with(
+    pub fn commit_transaction(
         &mut self,
         first: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
+        self.flush_with(first, Handout::WhenDurable, now)
+    }
+
+    fn flush_with(
+        &mut self,
+        first: Vec<Change>,
+        handout: Handout,
         now: Timestamp,
     ) -> Result<Receipt, BrokerError> {
         let capacity = self.changes.len();
@@ -317,7 +336,7 @@ impl Publisher {
         let counters = &self.access.broker().counters;
         counters.published.add(changes.len() as u64);
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
-        let receipt = self.access.commit(Commit { changes, now })?;
+        let receipt = self.access.commit(Commit { changes, now, handout })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);

@@ -88,8 +88,8 @@ impl RouteCache {
     /// The route of an address, if it is remembered.
     pub(crate) fn find(&mut self, exchange: &str, routing_key: &str) -> Option<Arc<Route>> {
         if let Some(last) = &self.last
-            && &*last.address.routing_key == routing_key
-            && &*last.address.exchange == exchange
+            && same(&last.address.routing_key, routing_key)
+            && same(&last.address.exchange, exchange)
         {
             return Some(Arc::clone(last));
         }
@@ -110,6 +110,21 @@ impl RouteCache {
         self.routes.insert(key, Arc::clone(route));
         self.last = Some(Arc::clone(route));
     }
+}
+
+/// Whether two short names are equal, eight bytes at a time. The library's comparison is a call, which was a fifth of
+/// the time spent on small messages.
+#[inline]
+fn same(left: &str, right: &str) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let (left, left_rest) = left.as_bytes().as_chunks::<8>();
+    let (right, right_rest) = right.as_bytes().as_chunks::<8>();
+    left.iter()
+        .zip(right)
+        .all(|(left, right)| u64::from_ne_bytes(*left) == u64::from_ne_bytes(*right))
+        && left_rest.iter().zip(right_rest).all(|(left, right)| left == right)
 }
 
 /// A fixed seed is fine: a collision costs a second routing, never a wrong queue, and the map is small.

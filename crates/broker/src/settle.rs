@@ -126,7 +126,7 @@ impl Access {
         let changes = batch.changes(Settlement::Ack);
         let broker = &self.inner.broker;
         if !changes.is_empty() {
-            self.commit(Commit { changes, now })?;
+            self.commit(Commit { changes, now, ..Commit::default() })?;
         }
         let count: u32 = batch.groups.iter().map(|group| group.count).sum();
         broker.counters.acknowledged.add(u64::from(count));
@@ -214,7 +214,7 @@ impl Broker {
             self.sweeper.set(*not_before);
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         for batch in delayed.iter().map(|(_, batch)| batch).chain([&plain]) {
             self.settled(batch, now);

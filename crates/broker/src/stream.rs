@@ -98,7 +98,8 @@ impl Broker {
         let first = self.pool.stats(queue.id).now().map_or(before, |stats| stats.first);
         if before > first {
             let changes = vec![Change::Trim { queue: queue.id, before }];
-            if let Err(error) = self.pool.commit(Commit { changes, now }).now() {
+            if let Err(error) = self.pool.commit(Commit { changes, now, ..Commit::default() }).now()
+            {
                 tracing::warn!(queue = %queue.name, %error, "cannot trim stream");
             }
         }

@@ -245,8 +245,8 @@ impl QueueDefinition {
         received: &QueueOptions,
     ) -> Result<(), Inequivalent> {
         let of = Named::queue(&self.name, tenant);
-        Inequivalent::check_property("durable", &of, self.durable, received.durable)?;
-        Inequivalent::check_property("auto_delete", &of, self.auto_delete, received.auto_delete)?;
+        Inequivalent::check_property("durable", &of, &self.durable, &received.durable)?;
+        Inequivalent::check_property("auto_delete", &of, &self.auto_delete, &received.auto_delete)?;
         for argument in COMPARED {
             Inequivalent::check_argument(
                 argument,

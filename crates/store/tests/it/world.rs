@@ -91,7 +91,7 @@ impl World {
     }
 
     fn commit(&self, store: &Embedded, changes: Vec<Change>) -> Result<Receipt, StoreError> {
-        wait(store.commit(Commit { changes, now: self.now }))
+        wait(store.commit(Commit { changes, now: self.now, ..Commit::default() }))
     }
 
     /// Does something at random. Errors are a matter of the fault that was injected.

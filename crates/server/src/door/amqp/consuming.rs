@@ -1,6 +1,7 @@
 //! Consumers, deliveries and their settling.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{
     ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused,
@@ -19,10 +20,15 @@ use crate::door::amqp::channel::{Mode, Unacked};
 use crate::door::amqp::names;
 use crate::door::amqp::session::{End, Session};
 
+/// Unsettled deliveries are looked at no more often than this,
+const TIMEOUT_CHECK_MIN: Duration = Duration::from_millis(50);
+
+/// and no less often, so that a timeout is late by seconds at most.
+const TIMEOUT_CHECK_MAX: Duration = Duration::from_secs(10);
+
 /// What a client does with a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Ack,
     Requeue,
     Reject,
 }
@@ -111,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(error) => return self.refuse_with(number, &error, BasicConsume::ID, now),
         };
         let queue = Arc::clone(&consumer.queue);
+        self.note_timeout(&consumer);
         self.add_consumer(number, consumer, consume.no_wait);
         self.access.dispatch(&queue, now);
         Ok(())
@@ -422,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Mode::Transaction(transaction) = mode {
             match answer {
                 Answer::Requeue => transaction.released.append(&mut refused),
-                Answer::Reject | Answer::Ack => transaction.rejected.append(&mut refused),
+                Answer::Reject => transaction.rejected.append(&mut refused),
             }
             return Ok(());
         }
@@ -439,9 +446,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ) -> Result<(), End> {
         let result = match answer {
             Answer::Requeue => self.access.release(refused, Counted::Yes, now),
-            Answer::Reject | Answer::Ack => self.access.reject(refused, now),
+            Answer::Reject => self.access.reject(refused, now),
         };
-        result.map_err(|error| self.store_failed(&error))
+        result.map_err(|error| self.store_failed(&error))?;
+        self.share_credit(now);
+        Ok(())
     }
 
     fn unknown_tag(
@@ -501,6 +510,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// Has deliveries looked at often enough for the shortest timeout of the connection's consumers.
+    fn note_timeout(&mut self, consumer: &Consumer) {
+        let of_queue = || consumer.queue.settings().consumer_timeout;
+        let asked = consumer.options.timeout_ms.or_else(of_queue).map(Duration::from_millis);
+        let Some(timeout) = asked.or(self.shared.limits.consumer_timeout) else { return };
+        let check = (timeout / 4).clamp(TIMEOUT_CHECK_MIN, TIMEOUT_CHECK_MAX);
+        self.timeout_check = Some(self.timeout_check.map_or(check, |own| own.min(check)));
+    }
+
     /// Closes channels whose deliveries stay unsettled longer than their consumers said (off unless asked for).
     pub(crate) fn check_consumer_timeouts(&mut self, now: Timestamp) -> Result<(), End> {
         let late: Vec<(u16, u64, u64)> = self
@@ -508,7 +526,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .iter()
             .filter_map(|(number, channel)| {
                 let oldest = channel.unacked.oldest()?;
-                let timeout_ms = oldest.timeout_ms()?;
+                let timeout_ms = oldest.timeout_ms(self.shared.limits.consumer_timeout)?;
                 (oldest.delivered.after_ms(timeout_ms) <= now)
                     .then_some((*number, oldest.tag, timeout_ms))
             })

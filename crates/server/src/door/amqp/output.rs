@@ -209,7 +209,7 @@ impl Output {
                     range.start += step;
                     self.shared_bytes -= step;
                     left -= step;
-                    if range.is_empty() {
+                    if range.start >= range.end {
                         self.pieces.pop_front();
                     }
                 }

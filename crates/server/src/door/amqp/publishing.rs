@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return self.refuse(number, ReplyCode::PreconditionFailed, text, (90, 10), now);
             }
             Mode::Plain => {
-                channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access)))
+                channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access)));
             }
             Mode::Transaction(_) => {}
         }
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.not_transactional(number, (90, 20), now);
         };
         let first = access.acknowledging(&mut transaction.acks);
-        match transaction.publisher.flush_with(first, now) {
+        match transaction.publisher.commit_transaction(first, now) {
             Ok(receipt) => {
                 access.settled(&transaction.acks, now);
                 let released = std::mem::take(&mut transaction.released);

@@ -93,6 +93,8 @@ pub(crate) struct Session<S> {
     pub(crate) deferred: Option<DeferredGet>,
     /// Consumers are behind: nothing is read before they have caught up, or this moment.
     crowd_until: Option<Instant>,
+    /// How often deliveries are looked at that may stay unsettled for a time only.
+    pub(crate) timeout_check: Option<Duration>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     eof: bool,
@@ -127,6 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             paused_until: None,
             deferred: None,
             crowd_until: None,
+            timeout_check: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             eof: false,
@@ -281,7 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Event::Method { channel, method } => self.method(channel, &method, now),
             Event::ChannelOpened(channel) => {
                 self.access.broker().counters.channels_opened.add(1);
-                self.channels.insert(channel, Box::default());
+                let cap = self.shared.limits.unacked_per_channel;
+                self.channels.insert(channel, Box::new(Channel::new(cap)));
                 Ok(())
             }
             Event::ChannelClosed(channel) => {
@@ -321,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !self.acks.is_empty() {
             let acks = std::mem::take(&mut self.acks);
             self.access.acknowledge(acks, now).map_err(|error| self.store_failed(&error))?;
+            self.share_credit(now);
         }
         if self.publisher.pending() == 0 && self.confirming.is_empty() {
             return Ok(());
@@ -469,6 +474,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(moved)
     }
 
+    /// Credit that consumers share has come back: it may be another queue's turn.
+    pub(crate) fn share_credit(&mut self, now: Timestamp) {
+        for channel in self.channels.values().filter(|channel| channel.credit.is_scarce()) {
+            for consumer in channel.consumers.values() {
+                self.access.dispatch(&consumer.queue, now);
+            }
+        }
+    }
+
     /// Queues of this connection's consumers may have more than fitted.
     fn ask_for_more(&mut self, now: Timestamp) {
         for channel in self.channels.values() {
@@ -504,6 +518,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if let Some(until) = self.crowd_until {
             wanted = Some(wanted.map_or(until, |wanted| wanted.min(until)));
+        }
+        if let Some(check) = self.timeout_check {
+            let check = Instant::now() + check;
+            wanted = Some(wanted.map_or(check, |wanted| wanted.min(check)));
         }
         let Some(wanted) = wanted else { return Ok(false) };
         // A timer that fires early is asked again; one that would fire late is set anew.
