@@ -257,10 +257,10 @@ def test_the_server_says_when_a_consumed_queue_is_deleted(connection, channel, n
 
 
 def test_heartbeats_are_answered(broker):
-    connection = connect(broker, heartbeat=1)
+    connection = connect(broker, heartbeat=2)
     started = time.monotonic()
 
-    while time.monotonic() - started < 4:
+    while time.monotonic() - started < 6:
         connection.heartbeat_tick()
         try:
             connection.drain_events(timeout=0.5)
