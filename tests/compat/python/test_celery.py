@@ -106,7 +106,8 @@ def test_chains_and_groups(worker):
 
 
 def test_an_expired_task_is_not_run(worker):
-    result = worker.tasks.now.apply_async(expires=-1)
+    # The worker has it at once and looks at it again when the countdown is over.
+    result = worker.tasks.now.apply_async(expires=0.5, countdown=1)
 
     with pytest.raises(celery.exceptions.TaskRevokedError):
         result.get(timeout=30)

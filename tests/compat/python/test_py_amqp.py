@@ -204,7 +204,7 @@ def test_a_ttl_moves_messages_to_the_dead_letter_queue(channel, name):
     channel.basic_publish(amqp.Message("x", expiration="80"), "", name)
 
     (death,) = get(channel, f"{name}-dead").headers["x-death"]
-    assert 0.08 <= time.monotonic() - started < 5
+    assert 0.079 <= time.monotonic() - started < 5
     assert death["original-expiration"] == "80"
 
 
@@ -225,7 +225,7 @@ def test_a_delayed_exchange_holds_messages_back(delays, channel, name):
     channel.basic_publish(amqp.Message("x", application_headers={"x-delay": 300}), name, "a.b")
 
     message = get(channel, name)
-    assert time.monotonic() - started >= 0.3
+    assert time.monotonic() - started >= 0.299
     assert "x-delay" not in message.headers or message.headers["x-delay"] <= 0
     channel.exchange_delete(name)
 
@@ -257,10 +257,10 @@ def test_the_server_says_when_a_consumed_queue_is_deleted(connection, channel, n
 
 
 def test_heartbeats_are_answered(broker):
-    connection = connect(broker, heartbeat=1)
+    connection = connect(broker, heartbeat=2)
     started = time.monotonic()
 
-    while time.monotonic() - started < 4:
+    while time.monotonic() - started < 6:
         connection.heartbeat_tick()
         try:
             connection.drain_events(timeout=0.5)
