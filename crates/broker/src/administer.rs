@@ -4,25 +4,16 @@ use std::sync::{Arc, PoisonError};
 
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::{ExchangeDefinition, QueueId, Ticket, Timestamp};
-use posthouse_amqp::Table;
+use model::exchange::ExchangeDefinition;
+use model::{QueueDefinition, QueueId, Ticket, Timestamp};
 
 use crate::broker::Broker;
+use crate::declare::{BindingRequest, DeclareExchange, DeclareQueue};
 use crate::definitions::{self, PolicyKind};
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::tenant::{Tenant, TenantDescription};
 use crate::users::User;
-
-/// The exchanges that every tenant has.
-const PREDECLARED: &[(&str, &str, bool)] = &[
-    ("amq.direct", "direct", false),
-    ("amq.fanout", "fanout", false),
-    ("amq.topic", "topic", false),
-    ("amq.headers", "headers", false),
-    ("amq.match", "headers", false),
-    ("amq.rabbitmq.trace", "topic", true),
-];
 
 impl Broker {
     /// Makes a tenant, or changes what is said about it.
@@ -39,7 +30,7 @@ impl Broker {
                 tenant.write().description = description;
                 tenant
             }
-            None => self.insert_tenant(name, description, self.now())?,
+            None => self.insert_tenant(name, description),
         };
         self.define(vec![definitions::put_tenant(name, &tenant)])
     }
@@ -48,20 +39,13 @@ impl Broker {
         &self,
         name: &str,
         description: TenantDescription,
-        now: Timestamp,
-    ) -> Result<Arc<Tenant>, BrokerError> {
+    ) -> Arc<Tenant> {
         let tenant = Arc::new(Tenant::new(name, description));
-        for (exchange, kind, internal) in PREDECLARED {
-            let definition =
-                ExchangeDefinition::declare(exchange, kind, true, false, *internal, &Table::default(), name)?;
-            tenant.write().topology.add_exchange(definition);
-        }
-        let _ = now;
         self.tenants
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(Arc::clone(&tenant.name), Arc::clone(&tenant));
-        Ok(tenant)
+        tenant
     }
 
     /// Deletes a tenant with everything in it; its connections end.
@@ -75,9 +59,14 @@ impl Broker {
         for queue in tenant.queues() {
             self.delete_queue(&tenant, &queue, now)?;
         }
-        let exchanges: Vec<Arc<str>> = tenant.read().topology.exchanges().map(|exchange| exchange.name.clone()).collect();
+        let exchanges: Vec<Arc<str>> =
+            tenant.read().topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         let mut changes = vec![definitions::remove_tenant(name)];
-        self.cascade(&tenant, &mut tenant.write(), exchanges, &mut changes, now)?;
+        for exchange in exchanges {
+            if let Some(removed) = tenant.write().topology.remove_exchange(&exchange) {
+                changes.extend(definitions::forget(name, &removed));
+            }
+        }
         tenant.mark_deleted();
         self.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.define(changes)
@@ -173,8 +162,8 @@ impl Broker {
         {
             let mut state = tenant.write();
             match kind {
-                PolicyKind::Ordinary => state.policies.insert(policy),
-                PolicyKind::Operator => state.policies.insert_operator(policy),
+                PolicyKind::Ordinary => drop(state.policies.insert(policy)),
+                PolicyKind::Operator => drop(state.policies.insert_operator(policy)),
             }
         }
         self.apply_policies(&tenant);
@@ -206,6 +195,55 @@ impl Broker {
     /// If the store fails.
     pub fn put_parameter(&self, tenant: &str, component: &str, name: &str, json: &[u8]) -> Result<Ticket, BrokerError> {
         self.define(vec![definitions::put_parameter(tenant, component, name, json)])
+    }
+
+    /// Makes an exchange of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant does not exist, the definition is not valid, or the store fails.
+    pub fn import_exchange(&self, tenant: &str, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        if state.topology.exchange(declare.name).is_some() {
+            return Ok(Ticket::NONE);
+        }
+        let definition = ExchangeDefinition::new(&tenant.name, declare.name.into(), declare.kind, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        self.add_exchange(&tenant, &mut state, definition)
+    }
+
+    /// Makes a queue of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant does not exist, the definition is not valid, or the store fails.
+    pub fn import_queue(
+        &self,
+        tenant: &str,
+        declare: &DeclareQueue<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        if state.queues.contains_key(declare.name) {
+            return Ok(Ticket::NONE);
+        }
+        let default = state.description.default_queue_type.unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.1)
+    }
+
+    /// Makes a binding of a definitions file; fine if it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant or an end does not exist, or the store fails.
+    pub fn import_binding(&self, tenant: &str, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
+        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        self.add_binding(&tenant, &mut state, request)
     }
 
     pub(crate) fn remember_queue(&self, queue: &Arc<Queue>) {

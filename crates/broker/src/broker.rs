@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use model::{QueueId, Timestamp};
-use store::{Catalog, Pool, Watch};
+use store::{Catalog, Pool, QueueStats, Watch};
 
 use crate::access::Access;
 use crate::administer::ById;
@@ -17,6 +17,7 @@ use crate::counters::Counters;
 use crate::error::{BrokerError, Kind};
 use crate::queue::{ConnectionId, Queue};
 use crate::reply::ReplyConsumers;
+use crate::route_cache::RouteTarget;
 use crate::sweeper::Alarm;
 use crate::tenant::Tenant;
 use crate::users::Users;
@@ -90,6 +91,15 @@ impl Broker {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// How full a queue is.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Store`] if the pool does not know it.
+    pub fn stats(&self, queue: &Queue) -> Result<QueueStats, BrokerError> {
+        Ok(self.pool.stats(queue.id).now()?)
+    }
+
     pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
         self.queues.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
@@ -130,10 +140,6 @@ impl Broker {
     /// The pool says that something in `queue` became ready.
     pub(crate) fn became_ready(&self, id: QueueId, now: Timestamp) {
         let Some(queue) = self.queue(id) else { return };
-        if queue.is_waiting_room() {
-            self.release_delayed(&queue, now);
-        } else {
-            self.dispatch(&queue, now);
-        }
+        self.follow_up(vec![RouteTarget::new(queue, false)], now, 0);
     }
 }

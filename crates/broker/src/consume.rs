@@ -131,10 +131,12 @@ impl Access {
             }
             if let Some(leased) = lease.messages.into_iter().next() {
                 let left = broker.pool.stats(queue.id).now()?.ready;
-                broker.counters.fetched.add(1);
+                let counter = if no_ack { &broker.counters.fetched_no_ack } else { &broker.counters.fetched };
+                counter.add(1);
                 return Ok(Some((queue, leased, left)));
             }
             if nothing_expired || !lease.more {
+                broker.counters.fetched_nothing.add(1);
                 return Ok(None);
             }
         }

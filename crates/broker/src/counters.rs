@@ -31,8 +31,14 @@ impl Counter {
 counters! {
     /// Messages published by clients.
     published,
+    /// Of them on channels in confirm mode.
+    published_confirm,
+    /// Copies put into queues.
+    routed,
     /// Publishes confirmed to their publishers.
     confirmed,
+    /// Publishes refused to their publishers.
+    nacked,
     /// Publishes that reached no queue and were dropped.
     unroutable_dropped,
     /// Publishes that reached no queue and were returned.
@@ -41,16 +47,26 @@ counters! {
     delivered,
     /// Messages sent to consumers that do not acknowledge.
     delivered_no_ack,
-    /// Messages fetched one by one.
+    /// Messages fetched one by one, to be acknowledged.
     fetched,
+    /// Messages fetched one by one, settled at once.
+    fetched_no_ack,
+    /// Fetches that found nothing.
+    fetched_nothing,
     /// Messages sent that may have been sent before.
     redelivered,
     /// Deliveries acknowledged.
     acknowledged,
     /// Messages that expired.
     expired,
-    /// Messages dead-lettered to an exchange.
-    dead_lettered,
+    /// Messages dead-lettered because they were refused.
+    dead_lettered_rejected,
+    /// Messages dead-lettered because they expired.
+    dead_lettered_expired,
+    /// Messages dead-lettered because their queue was full.
+    dead_lettered_maxlen,
+    /// Messages dead-lettered because they were tried too often.
+    dead_lettered_delivery_limit,
     /// Messages put into a parking queue because nothing else was said about them.
     parked,
     /// Connections opened.
@@ -61,7 +77,9 @@ counters! {
     channels_opened,
     /// Channels closed.
     channels_closed,
-    /// Queues declared anew.
+    /// Queue declarations.
+    queues_declared,
+    /// Queues made by them.
     queues_created,
     /// Queues deleted.
     queues_deleted,
@@ -71,4 +89,8 @@ counters! {
     logins_failed,
     /// Publishes recognised as repeated.
     duplicates,
+    /// Bytes read from clients.
+    bytes_received,
+    /// Bytes written to clients.
+    bytes_sent,
 }

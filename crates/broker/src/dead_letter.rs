@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 pub use model::decision::Reason;
 use model::decision::{Fate, decide};
-use model::{Address, Message, QueueId, Sequence, Timestamp, death, publish_rules};
-use posthouse_amqp::properties::Properties;
+use model::publish_rules::Marked;
+use model::{Address, Message, QueueId, Sequence, Timestamp, death};
 use smallvec::smallvec;
 use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
 
@@ -59,7 +59,7 @@ impl Broker {
                 settlement: Settlement::Ack,
             });
             if let Some((message, to)) = self.bury(queue, &message, reason, now)? {
-                changes.push(enqueue(message, &to, None, now, &self.sweeper));
+                changes.push(enqueue(message, &to, now, &self.sweeper));
                 reached.extend(to);
             }
         }
@@ -77,13 +77,17 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<(Message, Vec<RouteTarget>)>, BrokerError> {
         let settings = queue.settings();
-        let (exchange, routing_key) = match decide(reason, &settings) {
+        let (exchange, routing_key) = match decide(
+            reason,
+            settings.dead_letter_exchange.as_deref(),
+            settings.dead_letter_routing_key.as_deref(),
+        ) {
             Fate::Discard => return Ok(None),
             Fate::Park => {
                 self.counters.parked.add(1);
                 let parking = self.parking_queue(&queue.tenant, now)?;
                 let buried = self.with_history(queue, message, reason, ("", Some(&parking.name)), now)?;
-                return Ok(buried.map(|(message, _)| (message, vec![RouteTarget::new(parking)])));
+                return Ok(buried.map(|(message, _)| (message, vec![RouteTarget::new(parking, false)])));
             }
             Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
         };
@@ -93,9 +97,10 @@ impl Broker {
             return Ok(None);
         };
         let Some(tenant) = self.tenant(&queue.tenant) else { return Ok(None) };
-        let properties = Properties::decode(buried.properties())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        let to = match tenant.route(self, &exchange, &buried.address.routing_key, &properties, &extra_keys) {
+        let marked = Marked::of(buried.properties()).map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let keys: Vec<&str> =
+            [&*buried.address.routing_key].into_iter().chain(extra_keys.iter().map(String::as_str)).collect();
+        let to = match tenant.route(self, &exchange, &keys, marked.headers) {
             Ok(to) => to,
             // A dead-letter exchange that does not exist: as in RabbitMQ, the message is gone.
             Err(BrokerError::NotFound { .. }) => Vec::new(),
@@ -104,8 +109,18 @@ impl Broker {
         if to.is_empty() {
             return Ok(None);
         }
-        self.counters.dead_lettered.add(1);
+        self.count_dead(reason);
         Ok(Some((buried, to)))
+    }
+
+    fn count_dead(&self, reason: Reason) {
+        let counter = match reason {
+            Reason::Rejected => &self.counters.dead_lettered_rejected,
+            Reason::Expired => &self.counters.dead_lettered_expired,
+            Reason::MaxLength => &self.counters.dead_lettered_maxlen,
+            Reason::DeliveryLimit => &self.counters.dead_lettered_delivery_limit,
+        };
+        counter.add(1);
     }
 
     /// The message with its death written into the headers, and its CC keys; `None` if it goes round in a circle.
@@ -177,60 +192,6 @@ impl Broker {
             }
         }
     }
-
-    /// Delays of a delayed exchange have ended: its messages are routed now.
-    pub(crate) fn release_delayed(&self, waiting: &Arc<Queue>, now: Timestamp) {
-        loop {
-            let request = LeaseRequest {
-                queue: waiting.id,
-                messages_max: PUSHED_OUT_MAX,
-                bytes_max: 1024 * 1024,
-                hold: Hold::UntilSettled,
-                now,
-            };
-            let Ok(lease) = self.pool.lease(request).now() else { return };
-            if lease.messages.is_empty() {
-                return;
-            }
-            if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
-                tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay");
-                return;
-            }
-            if !lease.more {
-                return;
-            }
-        }
-    }
-
-    fn route_delayed(&self, waiting: &Queue, messages: Vec<Leased>, now: Timestamp) -> Result<(), BrokerError> {
-        let Some(tenant) = self.tenant(&waiting.tenant) else { return Ok(()) };
-        let mut changes = Vec::with_capacity(messages.len() * 2);
-        let mut reached = Vec::new();
-        for leased in messages {
-            changes.push(Change::Settle {
-                queue: waiting.id,
-                sequences: smallvec![(leased.sequence, leased.sequence)],
-                settlement: Settlement::Ack,
-            });
-            let message = leased.message;
-            let properties = Properties::decode(message.properties())
-                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
-            let address = Arc::clone(&message.address);
-            let to = match tenant.route(self, &address.exchange, &address.routing_key, &properties, &[]) {
-                Ok(to) => to,
-                Err(BrokerError::NotFound { .. }) => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            if !to.is_empty() {
-                let expiration_ms = publish_rules::expiration(properties.expiration).unwrap_or_default();
-                changes.push(enqueue(message, &to, expiration_ms, now, &self.sweeper));
-                reached.extend(to);
-            }
-        }
-        self.pool.commit(Commit { changes, now }).now()?;
-        self.follow_up(reached, now, 0);
-        Ok(())
-    }
 }
 
 impl Access {
@@ -257,7 +218,7 @@ impl Access {
         let broker = &self.inner.broker;
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
             let Some((message, to)) = buried else { return Ok(()) };
-            let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
+            let changes = vec![enqueue(message, &to, now, &broker.sweeper)];
             broker.pool.commit(Commit { changes, now }).now()?;
             broker.follow_up(to, now, 0);
             Ok(())
@@ -269,18 +230,11 @@ impl Access {
 }
 
 /// Puts one message into queues, each with its own time to live.
-fn enqueue(
-    message: Message,
-    to: &[RouteTarget],
-    expiration_ms: Option<u64>,
-    now: Timestamp,
-    sweeper: &Alarm,
-) -> Change {
+fn enqueue(message: Message, to: &[RouteTarget], now: Timestamp, sweeper: &Alarm) -> Change {
     let targets: Targets = to
         .iter()
         .map(|target| {
-            let ttl_ms = [target.ttl_ms, expiration_ms].into_iter().flatten().min();
-            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl_ms| now.after_ms(ttl_ms.max(1)));
+            let expires = target.ttl_ms.map(|ttl_ms| now.after_ms(ttl_ms.max(1)));
             if let Some(expires) = expires {
                 sweeper.set(expires);
             }

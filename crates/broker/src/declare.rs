@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use model::permission::Verb;
 use model::policy::PolicyTarget;
-use model::routing::{Binding, BindingEnd};
-use model::{ExchangeDefinition, QueueDefinition, QueueId, QueueSettings, QueueType, Ticket, Timestamp};
+use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
+use model::routing::{BindError, BindingEnd};
+use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
 use store::{Change, Commit, DefinitionChange, QueueKind};
 
@@ -91,6 +92,47 @@ pub struct BindingRequest<'a> {
     pub arguments: Table,
 }
 
+impl DeclareExchange<'_> {
+    pub(crate) fn options(&self) -> ExchangeOptions {
+        ExchangeOptions {
+            durable: self.durable,
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            arguments: self.arguments.clone(),
+        }
+    }
+}
+
+impl DeclareQueue<'_> {
+    pub(crate) fn options(&self) -> QueueOptions {
+        QueueOptions {
+            durable: self.durable,
+            exclusive: self.exclusive,
+            auto_delete: self.auto_delete,
+            arguments: self.arguments.clone(),
+        }
+    }
+}
+
+impl BindingRequest<'_> {
+    fn end(&self) -> BindingEnd {
+        if self.to_queue {
+            BindingEnd::Queue(self.destination.into())
+        } else {
+            BindingEnd::Exchange(self.destination.into())
+        }
+    }
+
+    fn to<'b>(&'b self, destination: &'b BindingEnd) -> model::routing::BindingRequest<'b> {
+        model::routing::BindingRequest {
+            source: self.source,
+            destination,
+            routing_key: self.routing_key,
+            arguments: &self.arguments,
+        }
+    }
+}
+
 impl Access {
     /// Whether an exchange exists.
     ///
@@ -110,36 +152,33 @@ impl Access {
     /// # Errors
     ///
     /// If the name is reserved, the type or an argument not valid, or it exists with other properties.
-    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
         if declare.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
         check_name(declare.name, Kind::Exchange)?;
         self.allow(Verb::Configure, Kind::Exchange, declare.name)?;
-        let definition = ExchangeDefinition::declare(
-            declare.name,
-            declare.kind,
-            declare.durable,
-            declare.auto_delete,
-            declare.internal,
-            &declare.arguments,
-            self.tenant_name(),
-        )?;
+        if !is_type(declare.kind) {
+            return Err(BrokerError::UnknownExchangeType(declare.kind.into()));
+        }
+        let options = declare.options();
         let mut state = self.inner.tenant.write();
         if let Some(existing) = state.topology.exchange(declare.name) {
             existing
-                .equivalent(&definition, self.tenant_name())
+                .check_equivalent(self.tenant_name(), declare.kind, &options)
                 .map_err(|error| BrokerError::Inequivalent(error.to_string()))?;
             return Ok(Ticket::NONE);
         }
         if declare.name.starts_with(RESERVED_PREFIX) {
             return Err(BrokerError::ReservedName { kind: Kind::Exchange, name: declare.name.into() });
         }
-        if let Some(alternate) = definition.alternate_exchange() {
+        let definition = ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        if let Some(alternate) = &definition.alternate {
             self.allow(Verb::Read, Kind::Exchange, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, alternate)?;
         }
-        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition, now)
+        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition)
     }
 
     /// Deletes an exchange and its bindings; fine if it is not there.
@@ -147,7 +186,7 @@ impl Access {
     /// # Errors
     ///
     /// If it is a system exchange, may not be configured, or is used and only to be deleted if not.
-    pub fn delete_exchange(&self, name: &str, if_unused: bool, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Ticket, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -159,10 +198,12 @@ impl Access {
         if state.topology.exchange(name).is_none() {
             return Ok(Ticket::NONE);
         }
-        if if_unused && state.topology.is_source(name) {
+        if if_unused && state.topology.is_in_use(name) {
             return Err(BrokerError::InUse { kind: Kind::Exchange, name: name.into() });
         }
-        self.inner.broker.remove_exchange(&self.inner.tenant, &mut state, name, now)
+        let removed = state.topology.remove_exchange(name);
+        let changes = removed.map(|removed| definitions::forget(&self.inner.tenant.name, &removed)).unwrap_or_default();
+        self.inner.broker.define(changes)
     }
 
     /// Binds a queue or exchange to an exchange.
@@ -170,22 +211,14 @@ impl Access {
     /// # Errors
     ///
     /// If either does not exist, or the user may not write to the destination or read from the source.
-    pub fn bind(&self, request: &BindingRequest<'_>, _now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn bind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        if state.topology.exchange(request.source).is_none() {
-            return Err(BrokerError::not_found(Kind::Exchange, request.source));
+        if let Some(queue) = state.queues.get(request.destination).filter(|_| request.to_queue) {
+            self.unlocked(queue)?;
         }
-        let binding = match self.binding(&state, request)? {
-            Some(binding) => binding,
-            None if request.to_queue => return Err(BrokerError::not_found(Kind::Queue, request.destination)),
-            None => return Err(BrokerError::not_found(Kind::Exchange, request.destination)),
-        };
-        let durable = is_durable(&state, request);
-        let change = definitions::put_binding(&tenant.name, &binding);
-        let new = state.topology.bind(binding).map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        if new && durable { self.inner.broker.define(vec![change]) } else { Ok(Ticket::NONE) }
+        self.inner.broker.add_binding(tenant, &mut state, request)
     }
 
     /// Removes a binding; fine if it is not there.
@@ -193,18 +226,17 @@ impl Access {
     /// # Errors
     ///
     /// If the user may not write to the destination or read from the source.
-    pub fn unbind(&self, request: &BindingRequest<'_>, now: Timestamp) -> Result<Ticket, BrokerError> {
+    pub fn unbind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
-        let Some(binding) = self.binding(&state, request)? else { return Ok(Ticket::NONE) };
-        let removed = state.topology.unbind(&binding);
-        let mut changes = Vec::new();
-        if removed.found {
-            changes.push(definitions::remove_binding(&tenant.name, &binding));
+        if let Some(queue) = state.queues.get(request.destination).filter(|_| request.to_queue) {
+            self.unlocked(queue)?;
         }
-        self.inner.broker.cascade(tenant, &mut state, removed.auto_deleted, &mut changes, now)?;
-        self.inner.broker.define(changes)
+        let destination = request.end();
+        let binding = request.to(&destination);
+        let removed = state.topology.unbind(&binding).map_err(bind_error)?;
+        self.inner.broker.define(definitions::forget(&tenant.name, &removed))
     }
 
     fn may_bind(&self, request: &BindingRequest<'_>) -> Result<(), BrokerError> {
@@ -214,30 +246,11 @@ impl Access {
         let kind = if request.to_queue { Kind::Queue } else { Kind::Exchange };
         self.allow(Verb::Write, kind, request.destination)?;
         self.allow(Verb::Read, Kind::Exchange, request.source)?;
-        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(ExchangeDefinition::is_topic);
+        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
         if topic {
             self.allow_topic(Verb::Read, request.source, request.routing_key)?;
         }
         Ok(())
-    }
-
-    fn binding(&self, state: &State, request: &BindingRequest<'_>) -> Result<Option<Binding>, BrokerError> {
-        let destination = if request.to_queue {
-            let Some(queue) = state.queues.get(request.destination) else { return Ok(None) };
-            self.unlocked(queue)?;
-            BindingEnd::Queue(Arc::clone(&queue.name))
-        } else {
-            if state.topology.exchange(request.destination).is_none() {
-                return Ok(None);
-            }
-            BindingEnd::Exchange(request.destination.into())
-        };
-        Ok(Some(Binding {
-            source: request.source.into(),
-            destination,
-            routing_key: request.routing_key.into(),
-            arguments: request.arguments.clone(),
-        }))
     }
 
     /// A queue as it is, without declaring it.
@@ -261,26 +274,20 @@ impl Access {
     pub fn declare_queue(&self, declare: &DeclareQueue<'_>, now: Timestamp) -> Result<Declared, BrokerError> {
         let tenant = &self.inner.tenant;
         check_name(declare.name, Kind::Queue)?;
+        self.inner.broker.counters.queues_declared.add(1);
         self.allow(Verb::Configure, Kind::Queue, declare.name)?;
-        let definition = QueueDefinition::declare(
-            declare.name,
-            declare.durable,
-            declare.exclusive,
-            declare.auto_delete,
-            &declare.arguments,
-            self.default_queue_type(),
-            &tenant.name,
-        )
-        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         if let Some(existing) = state.queues.get(declare.name).cloned() {
             drop(state);
-            return self.redeclare(existing, &definition, now);
+            return self.redeclare(existing, declare, now);
         }
+        let default = state.description.default_queue_type.unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if declare.name.starts_with(RESERVED_PREFIX) && !declare.generated {
             return Err(BrokerError::ReservedName { kind: Kind::Queue, name: declare.name.into() });
         }
-        if let Some(exchange) = definition.dead_letter_exchange() {
+        if let Some(exchange) = definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref()) {
             self.allow(Verb::Read, Kind::Queue, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, exchange)?;
         }
@@ -305,23 +312,19 @@ impl Access {
     fn redeclare(
         &self,
         existing: Arc<Queue>,
-        definition: &QueueDefinition,
+        declare: &DeclareQueue<'_>,
         now: Timestamp,
     ) -> Result<Declared, BrokerError> {
         self.unlocked(&existing)?;
-        if existing.definition.exclusive != definition.exclusive {
+        if existing.definition.exclusive != declare.exclusive {
             return Err(BrokerError::Locked((*existing.name).into()));
         }
         existing
             .definition
-            .equivalent(definition, self.tenant_name())
+            .check_equivalent(self.tenant_name(), &declare.options())
             .map_err(|error| BrokerError::Inequivalent(error.to_string()))?;
         existing.touch(now);
         self.found(existing, Ticket::NONE)
-    }
-
-    fn default_queue_type(&self) -> QueueType {
-        self.inner.tenant.read().description.default_queue_type.unwrap_or(QueueType::Classic)
     }
 
     fn found(&self, queue: Arc<Queue>, ticket: Ticket) -> Result<Declared, BrokerError> {
@@ -383,64 +386,37 @@ impl Broker {
         Ok(self.catalog.commit_definitions(changes).now()?)
     }
 
+    pub(crate) fn add_binding(
+        &self,
+        tenant: &Tenant,
+        state: &mut State,
+        request: &BindingRequest<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let destination = request.end();
+        let binding = request.to(&destination);
+        let new = state.topology.bind(&binding).map_err(bind_error)?;
+        if new && is_durable(state, request) {
+            return self.define(vec![definitions::put_binding(&tenant.name, &binding)]);
+        }
+        Ok(Ticket::NONE)
+    }
+
     pub(crate) fn add_exchange(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &mut State,
         definition: ExchangeDefinition,
-        now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let name = definition.name.clone();
-        let mut waiting = None;
-        if definition.is_delayed() {
-            let room = QueueDefinition::waiting_room(&name, definition.durable);
-            let queue = self.make_queue(tenant, state, room, None, now, None)?;
-            waiting = Some(queue.id);
-            state.waiting.insert((*name).into(), queue);
-        }
-        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition, waiting));
-        state.topology.add_exchange(definition);
+        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
+        let name = Arc::clone(&definition.name);
+        state.topology.add_exchange(Arc::new(definition));
+        apply_alternate(state, &name);
         self.define(change.into_iter().collect())
-    }
-
-    fn remove_exchange(
-        &self,
-        tenant: &Arc<Tenant>,
-        state: &mut State,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Ticket, BrokerError> {
-        let mut changes = Vec::new();
-        self.cascade(tenant, state, vec![name.into()], &mut changes, now)?;
-        self.define(changes)
-    }
-
-    /// Removes exchanges, their bindings, and the auto-delete exchanges that lose their last binding by that.
-    fn cascade(
-        &self,
-        tenant: &Arc<Tenant>,
-        state: &mut State,
-        mut exchanges: Vec<Arc<str>>,
-        changes: &mut Vec<DefinitionChange>,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        while let Some(name) = exchanges.pop() {
-            changes.push(definitions::remove_exchange(&tenant.name, &name));
-            let removed = state.topology.remove_exchange(&name);
-            changes.extend(removed.bindings.iter().map(|binding| definitions::remove_binding(&tenant.name, binding)));
-            exchanges.extend(removed.auto_deleted);
-            if let Some(waiting) = state.waiting.remove(&*name) {
-                self.forget_queue(&waiting);
-                let changes = vec![Change::DeleteQueue { queue: waiting.id }];
-                self.pool.commit(Commit { changes, now }).now()?;
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn add_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &mut State,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
@@ -459,7 +435,7 @@ impl Broker {
     /// Makes a queue in the pool, or with `id` takes up one that recovery found there.
     pub(crate) fn make_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &State,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
@@ -485,20 +461,22 @@ impl Broker {
     /// Deletes a queue with its messages, and tells its consumers.
     pub(crate) fn delete_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         queue: &Arc<Queue>,
         now: Timestamp,
     ) -> Result<(u64, Ticket), BrokerError> {
         let mut state = tenant.write();
         let Some(consumers) = queue.delete() else { return Ok((0, Ticket::NONE)) };
         state.queues.remove(&queue.name);
-        let removed = state.topology.remove_queue(&queue.name);
-        let mut changes = vec![definitions::remove_queue(&tenant.name, &queue.name)];
-        changes.extend(removed.bindings.iter().map(|binding| definitions::remove_binding(&tenant.name, binding)));
-        if !queue.kind().durable {
-            changes.clear();
+        let mut changes = Vec::new();
+        if let Some((_, removed)) = state.topology.remove_queue(&queue.name)
+            && (queue.kind().durable || !removed.exchanges.is_empty())
+        {
+            changes = definitions::forget(&tenant.name, &removed);
         }
-        self.cascade(tenant, &mut state, removed.auto_deleted, &mut changes, now)?;
+        if queue.kind().durable {
+            changes.push(definitions::remove_queue(&tenant.name, &queue.name));
+        }
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);
         self.counters.queues_deleted.add(1);
@@ -515,7 +493,7 @@ impl Broker {
     }
 
     /// As [`Broker::delete_queue`], for whoever cannot be told of a failure.
-    pub(crate) fn delete_queue_now(&self, tenant: &Arc<Tenant>, queue: &Arc<Queue>, now: Timestamp) {
+    pub(crate) fn delete_queue_now(&self, tenant: &Tenant, queue: &Arc<Queue>, now: Timestamp) {
         if let Err(error) = self.delete_queue(tenant, queue, now) {
             tracing::warn!(queue = %queue.name, %error, "cannot delete queue");
         }
@@ -563,6 +541,29 @@ pub(crate) fn effective_settings(state: &State, definition: &QueueDefinition) ->
     };
     let (policy, operator) = state.policies.effective(&definition.name, target);
     QueueSettings::resolve(definition, policy.map(|p| &p.definition), operator.map(|p| &p.definition))
+}
+
+/// Gives an exchange the alternate that its argument or its policy names.
+pub(crate) fn apply_alternate(state: &mut State, name: &str) {
+    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else { return };
+    let policy = state.policies.effective(name, PolicyTarget::Exchange).0;
+    let of_policy = || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
+    let alternate = own.or_else(of_policy);
+    state.topology.set_alternate(name, alternate);
+}
+
+fn bind_error(error: BindError) -> BrokerError {
+    match error {
+        BindError::NotFound(named) => {
+            let kind = match named.kind {
+                model::naming::Kind::Queue => Kind::Queue,
+                model::naming::Kind::Exchange => Kind::Exchange,
+            };
+            BrokerError::NotFound { kind, name: named.name }
+        }
+        BindError::DefaultExchange => BrokerError::DefaultExchange,
+        error => BrokerError::Invalid(error.to_string()),
+    }
 }
 
 /// A binding survives a restart if both of its ends do.

@@ -11,15 +11,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::routing::{Binding, BindingEnd};
-use model::{ExchangeDefinition, QueueDefinition, QueueId, QueueType, Timestamp};
+use model::exchange::{ExchangeDefinition, ExchangeOptions};
+use model::routing::{BindError, Binding, BindingEnd, BindingRequest, Removed};
+use model::{QueueDefinition, QueueId, QueueOptions, QueueType, Timestamp};
 use posthouse_amqp::{RawTable, Table};
 use serde::{Deserialize, Serialize};
 use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool};
 
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::declare::effective_settings;
+use crate::declare::{apply_alternate, effective_settings};
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::tenant::{Tenant, TenantDescription};
@@ -47,13 +48,12 @@ struct ExchangeValue {
     auto_delete: bool,
     internal: bool,
     arguments: Box<str>,
-    /// The queue in which its delayed messages wait.
-    waiting: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct QueueValue {
     id: u64,
+    queue_type: Box<str>,
     durable: bool,
     auto_delete: bool,
     arguments: Box<str>,
@@ -114,25 +114,21 @@ fn unpack(packed: &str) -> Result<Table, BrokerError> {
     RawTable::from_bytes(&bytes).decode().map_err(|error| BrokerError::Invalid(error.to_string()))
 }
 
-pub(crate) fn put_exchange(tenant: &str, exchange: &ExchangeDefinition, waiting: Option<QueueId>) -> DefinitionChange {
+pub(crate) fn put_exchange(tenant: &str, exchange: &ExchangeDefinition) -> DefinitionChange {
     let value = ExchangeValue {
-        kind: exchange.kind_name().into(),
+        kind: exchange.exchange_type.to_string().into(),
         durable: exchange.durable,
         auto_delete: exchange.auto_delete,
         internal: exchange.internal,
         arguments: pack(&exchange.arguments),
-        waiting: waiting.map(|id| id.0),
     };
     put(&["exchange", tenant, &exchange.name], &value)
-}
-
-pub(crate) fn remove_exchange(tenant: &str, name: &str) -> DefinitionChange {
-    DefinitionChange::Remove(key(&["exchange", tenant, name]))
 }
 
 pub(crate) fn put_queue(tenant: &str, queue: &QueueDefinition, id: QueueId) -> DefinitionChange {
     let value = QueueValue {
         id: id.0,
+        queue_type: queue.queue_type.word().into(),
         durable: queue.durable,
         auto_delete: queue.auto_delete,
         arguments: pack(queue.arguments_table()),
@@ -144,35 +140,42 @@ pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
 }
 
-fn binding_parts(binding: &Binding) -> (Box<str>, bool, Box<str>) {
-    let (name, to_queue) = match &binding.destination {
+fn binding_key(tenant: &str, source: &str, destination: &BindingEnd, routing_key: &str, arguments: &str) -> Box<str> {
+    let (kind, destination) = match destination {
+        BindingEnd::Queue(name) => ("q", name),
+        BindingEnd::Exchange(name) => ("x", name),
+    };
+    key(&["binding", tenant, source, kind, destination, routing_key, arguments])
+}
+
+pub(crate) fn put_binding(tenant: &str, binding: &BindingRequest<'_>) -> DefinitionChange {
+    let arguments = pack(binding.arguments);
+    let key = binding_key(tenant, binding.source, binding.destination, binding.routing_key, &arguments);
+    let (destination, to_queue) = match binding.destination {
         BindingEnd::Queue(name) => ((**name).into(), true),
         BindingEnd::Exchange(name) => ((**name).into(), false),
     };
-    (name, to_queue, pack(&binding.arguments))
-}
-
-fn binding_key(tenant: &str, binding: &Binding) -> Box<str> {
-    let (destination, to_queue, arguments) = binding_parts(binding);
-    let kind = if to_queue { "q" } else { "x" };
-    key(&["binding", tenant, &binding.source, kind, &destination, &binding.routing_key, &arguments])
-}
-
-pub(crate) fn put_binding(tenant: &str, binding: &Binding) -> DefinitionChange {
-    let (destination, to_queue, arguments) = binding_parts(binding);
     let value = BindingValue {
-        source: (*binding.source).into(),
+        source: binding.source.into(),
         destination,
         to_queue,
-        routing_key: (*binding.routing_key).into(),
+        routing_key: binding.routing_key.into(),
         arguments,
     };
     let value = serde_json::to_vec(&value).unwrap_or_default().into();
-    DefinitionChange::Put(Definition { key: binding_key(tenant, binding), value })
+    DefinitionChange::Put(Definition { key, value })
 }
 
-pub(crate) fn remove_binding(tenant: &str, binding: &Binding) -> DefinitionChange {
-    DefinitionChange::Remove(binding_key(tenant, binding))
+/// Everything that went out of a topology goes out of the catalog; what was never in it does no harm.
+pub(crate) fn forget(tenant: &str, removed: &Removed) -> Vec<DefinitionChange> {
+    let exchanges = removed.exchanges.iter().filter(|exchange| exchange.durable);
+    let exchanges = exchanges.map(|exchange| DefinitionChange::Remove(key(&["exchange", tenant, &exchange.name])));
+    let bindings = removed.bindings.iter().map(|binding| {
+        let arguments = pack(binding.arguments());
+        let Binding { source, destination, routing_key, .. } = binding;
+        DefinitionChange::Remove(binding_key(tenant, source, destination, routing_key, &arguments))
+    });
+    exchanges.chain(bindings).collect()
 }
 
 pub(crate) fn put_tenant(name: &str, tenant: &Tenant) -> DefinitionChange {
@@ -235,9 +238,9 @@ pub(crate) fn put_policy(tenant: &str, kind: PolicyKind, policy: &Policy) -> Def
         pattern: policy.pattern().into(),
         priority: policy.priority,
         apply_to: policy.apply_to.word().into(),
-        definition: pack(policy.definition.table()),
+        definition: pack(&policy.definition.table),
     };
-    put(&[kind.word(), tenant, &policy.name], &value)
+    put(&[kind.word(), tenant, policy.name()], &value)
 }
 
 pub(crate) fn remove_policy(tenant: &str, kind: PolicyKind, name: &str) -> DefinitionChange {
@@ -298,15 +301,18 @@ impl Broker {
                 self.queue_ids_end.store(read(value)?, Ordering::Release);
                 Ok(())
             }
-            ["tenant", name] => self.load_tenant(name, &read(value)?, now),
+            ["tenant", name] => {
+                self.load_tenant(name, &read(value)?);
+                Ok(())
+            },
             ["user", name] => self.load_user(name, read(value)?),
             [kind @ ("policy" | "operator-policy"), tenant, name] => {
                 let kind = if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
-                self.load_policy(&self.tenant_of(tenant)?, kind, name, &read(value)?)
+                self.load_policy(&*self.tenant_of(tenant)?, kind, name, &read(value)?)
             }
-            ["exchange", tenant, name] => self.load_exchange(&self.tenant_of(tenant)?, name, &read(value)?, now),
-            ["queue", tenant, name] => self.load_queue(&self.tenant_of(tenant)?, name, &read(value)?, now),
-            ["binding", tenant, ..] => load_binding(&self.tenant_of(tenant)?, read(value)?),
+            ["exchange", tenant, name] => self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?),
+            ["queue", tenant, name] => self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now),
+            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, read(value)?),
             _ => Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned())),
         }
     }
@@ -315,16 +321,15 @@ impl Broker {
         self.tenant(name).ok_or_else(|| BrokerError::not_found(Kind::Tenant, name))
     }
 
-    fn load_tenant(&self, name: &str, value: &TenantValue, now: Timestamp) -> Result<(), BrokerError> {
+    fn load_tenant(&self, name: &str, value: &TenantValue) {
         let description = TenantDescription {
             text: value.description.clone(),
             default_queue_type: value.default_queue_type.as_deref().and_then(QueueType::from_word),
         };
-        let tenant = self.insert_tenant(name, description, now)?;
+        let tenant = self.insert_tenant(name, description);
         let mut state = tenant.write();
         state.limits.max_connections = value.max_connections;
         state.limits.max_queues = value.max_queues;
-        Ok(())
     }
 
     fn load_user(&self, name: &str, value: UserValue) -> Result<(), BrokerError> {
@@ -362,56 +367,40 @@ impl Broker {
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         match kind {
-            PolicyKind::Ordinary => state.policies.insert(policy),
-            PolicyKind::Operator => state.policies.insert_operator(policy),
+            PolicyKind::Ordinary => drop(state.policies.insert(policy)),
+            PolicyKind::Operator => drop(state.policies.insert_operator(policy)),
         }
         Ok(())
     }
 
-    fn load_exchange(
-        &self,
-        tenant: &Arc<Tenant>,
-        name: &str,
-        value: &ExchangeValue,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        let definition = ExchangeDefinition::declare(
-            name,
-            &value.kind,
-            value.durable,
-            value.auto_delete,
-            value.internal,
-            &unpack(&value.arguments)?,
-            &tenant.name,
-        )?;
+    fn load_exchange(&self, tenant: &Tenant, name: &str, value: &ExchangeValue) -> Result<(), BrokerError> {
+        let options = ExchangeOptions {
+            durable: value.durable,
+            auto_delete: value.auto_delete,
+            internal: value.internal,
+            arguments: unpack(&value.arguments)?,
+        };
+        let definition = ExchangeDefinition::new(&tenant.name, name.into(), &value.kind, options)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
-        if let Some(id) = value.waiting {
-            let room = QueueDefinition::waiting_room(name, value.durable);
-            let queue = self.take_up_queue(tenant, &state, room, QueueId(id), now)?;
-            state.waiting.insert(name.into(), queue);
-        }
-        state.topology.add_exchange(definition);
+        state.topology.add_exchange(Arc::new(definition));
+        apply_alternate(&mut state, name);
         Ok(())
     }
 
     fn load_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         name: &str,
         value: &QueueValue,
         now: Timestamp,
     ) -> Result<(), BrokerError> {
         let arguments = unpack(&value.arguments)?;
-        let definition = QueueDefinition::declare(
-            name,
-            value.durable,
-            false,
-            value.auto_delete,
-            &arguments,
-            QueueType::Classic,
-            &tenant.name,
-        )
-        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let options =
+            QueueOptions { durable: value.durable, exclusive: false, auto_delete: value.auto_delete, arguments };
+        let default = QueueType::from_word(&value.queue_type).unwrap_or_default();
+        let definition = QueueDefinition::new(&tenant.name, name.into(), default, options)
+            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         let queue = self.take_up_queue(tenant, &state, definition, QueueId(value.id), now)?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);
@@ -422,7 +411,7 @@ impl Broker {
     /// A queue whose definition is there; its messages are in the pool, unless the server stopped in between.
     fn take_up_queue(
         &self,
-        tenant: &Arc<Tenant>,
+        tenant: &Tenant,
         state: &crate::tenant::State,
         definition: QueueDefinition,
         id: QueueId,
@@ -454,8 +443,10 @@ impl Broker {
             queue.set_settings(Arc::new(effective_settings(&state, &queue.definition)));
             self.note_expiring(queue);
         }
-        let state = &mut *state;
-        state.topology.apply_policies(&state.policies);
+        let exchanges: Vec<Arc<str>> = state.topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
+        for exchange in exchanges {
+            apply_alternate(&mut state, &exchange);
+        }
     }
 }
 
@@ -463,24 +454,21 @@ fn load_binding(tenant: &Tenant, value: BindingValue) -> Result<(), BrokerError>
     let arguments = unpack(&value.arguments)?;
     let mut state = tenant.write();
     let destination = if value.to_queue {
-        match state.queues.get(&*value.destination) {
-            Some(queue) => BindingEnd::Queue(Arc::clone(&queue.name)),
-            None => return Ok(()),
-        }
+        BindingEnd::Queue((*value.destination).into())
     } else {
         BindingEnd::Exchange((*value.destination).into())
     };
-    if state.topology.exchange(&value.source).is_none() {
-        return Ok(());
-    }
-    let binding = Binding {
-        source: (*value.source).into(),
-        destination,
-        routing_key: (*value.routing_key).into(),
-        arguments,
+    let binding = BindingRequest {
+        source: &value.source,
+        destination: &destination,
+        routing_key: &value.routing_key,
+        arguments: &arguments,
     };
-    state.topology.bind(binding).map_err(|error| BrokerError::Invalid(error.to_string()))?;
-    Ok(())
+    match state.topology.bind(&binding) {
+        // An end that went without its binding: the server stopped between the two.
+        Ok(_) | Err(BindError::NotFound(_)) => Ok(()),
+        Err(error) => Err(BrokerError::Invalid(error.to_string())),
+    }
 }
 
 fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, BrokerError> {

@@ -5,16 +5,25 @@
 
 use std::sync::Arc;
 
-use model::publish_rules::{self, Headers};
-use model::{Address, DedupId, Message, Timestamp};
-use posthouse_amqp::properties::{Peek, Properties};
-use store::{Change, Commit, Receipt, Target, Targets};
+use model::publish_rules::{self, Marked};
+use model::exchange::ExchangeKind;
+use model::permission::Verb;
+use model::{Address, DedupId, Message, Sequence, Timestamp};
+use posthouse_amqp::RawTable;
+use posthouse_amqp::properties::{Peek, Property};
+use smallvec::SmallVec;
+use store::{Change, Commit, Leased, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Kind};
+use crate::outbox::Outgoing;
 use crate::queue::Queue;
+use crate::reply::is_reply_token;
 use crate::route_cache::{Route, RouteCache, RouteKind, RouteTarget};
+
+/// Properties that ask the broker for something. A message without them takes the short way.
+const MARKS: [Property; 4] = [Property::Headers, Property::Expiration, Property::UserId, Property::ReplyTo];
 
 /// What a client publishes.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +67,8 @@ struct Touched {
     target: RouteTarget,
     messages: u64,
     bytes: u64,
+    /// By this batch.
+    added: u64,
 }
 
 impl Publisher {
@@ -85,19 +96,24 @@ impl Publisher {
     ///
     /// If the exchange does not exist, the user may not write to it, or a property is not valid. The batch is as before.
     pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<Published, BrokerError> {
-        let peek = Peek::of(publish.properties).map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let peek = Peek::decode(publish.properties).map_err(invalid)?;
         self.routes.validate(self.access.revision());
         let route = match self.routes.find(publish.exchange, publish.routing_key) {
             Some(route) => route,
             None => self.resolve(publish.exchange, publish.routing_key)?,
         };
-        if !(peek.has_expiration || peek.has_headers || peek.has_user_id || peek.has_reply_to)
-            && let RouteKind::Queues(targets) = &route.kind
-        {
-            let message = self.message(&route.address, publish.properties, publish.body, &peek);
-            return Ok(self.enqueue(message, targets, &Extras::default(), now));
+        let plain = !MARKS.iter().any(|property| peek.has(*property));
+        match &route.kind {
+            RouteKind::Queues(targets) if plain => {
+                let message = self.message(&route.address, publish.properties, publish.body, &peek);
+                Ok(self.enqueue(message, targets, &Extras::default(), now))
+            }
+            RouteKind::Queues(_) | RouteKind::PerMessage => self.publish_with_care(publish, &route, &peek, now),
+            RouteKind::Reply => {
+                let message = self.message(&route.address, publish.properties, publish.body, &peek);
+                Ok(self.access.reply(message))
+            }
         }
-        self.publish_with_care(publish, &route, &peek, now)
     }
 
     /// The way of messages with properties that matter, and of exchanges that look at each message.
@@ -108,41 +124,32 @@ impl Publisher {
         peek: &Peek,
         now: Timestamp,
     ) -> Result<Published, BrokerError> {
-        let properties =
-            Properties::decode(publish.properties).map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        self.access.check_user_id(properties.user_id)?;
-        let headers = match properties.headers {
-            Some(raw) => publish_rules::headers(raw).map_err(|error| BrokerError::Invalid(error.to_string()))?,
-            None => Headers::default(),
+        let marked = Marked::of(publish.properties).map_err(invalid)?;
+        self.access.check_user_id(marked.user_id)?;
+        let headers = marked.headers.map(publish_rules::headers).transpose().map_err(invalid)?.unwrap_or_default();
+        let extras = Extras {
+            expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
+            not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
+            dedup: headers
+                .dedup_id
+                .as_deref()
+                .map(|id| publish_rules::dedup_id(self.access.tenant_name(), publish.exchange, id)),
         };
-        let mut extras = Extras {
-            expiration_ms: publish_rules::expiration(properties.expiration)
-                .map_err(|error| BrokerError::Invalid(error.to_string()))?,
-            not_before: None,
-            dedup: headers.dedup_id.as_deref().map(|id| {
-                publish_rules::dedup_id(self.access.tenant_name(), publish.exchange, id)
-            }),
-        };
-        let rewritten = publish_rules::rewrite(&properties, &headers, publish.reply_token)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let rewritten =
+            publish_rules::rewrite(publish.properties, &headers, publish.reply_token).map_err(invalid)?;
         let encoded = rewritten.as_deref().unwrap_or(publish.properties);
         let message = self.message(&route.address, encoded, publish.body, peek);
-        if let (RouteKind::Delayed(waiting), Some(delay_ms)) = (&route.kind, headers.delay_ms) {
-            extras.not_before = Some(now.after_ms(delay_ms));
-            // Its time to live begins when it is routed.
-            extras.expiration_ms = None;
-            let target = RouteTarget::new(Arc::clone(waiting));
-            return Ok(self.enqueue(message, &[target], &extras, now));
-        }
         if let (RouteKind::Queues(targets), true) = (&route.kind, headers.extra_keys.is_empty()) {
             return Ok(self.enqueue(message, targets, &extras, now));
         }
-        let targets = self.access.route(publish.exchange, publish.routing_key, &properties, &headers.extra_keys)?;
+        let keys: SmallVec<[&str; 4]> =
+            [publish.routing_key].into_iter().chain(headers.extra_keys.iter().map(String::as_str)).collect();
+        let targets = self.access.route(publish.exchange, &keys, marked.headers)?;
         Ok(self.enqueue(message, &targets, &extras, now))
     }
 
     fn message(&self, address: &Arc<Address>, properties: &[u8], body: &[u8], peek: &Peek) -> Message {
-        Message::new(Arc::clone(address), properties, body, peek.persistent(), peek.priority.unwrap_or(0))
+        Message::new(Arc::clone(address), properties, body, peek.is_persistent(), peek.priority().unwrap_or(0))
     }
 
     fn resolve(&mut self, exchange: &str, routing_key: &str) -> Result<Arc<Route>, BrokerError> {
@@ -158,7 +165,8 @@ impl Publisher {
         let mut refused = false;
         let body_bytes = message.body_len() as u64;
         for target in to {
-            if !self.touch(target, body_bytes, extras.not_before.is_some()) {
+            let not_before = extras.not_before.filter(|_| target.delayed);
+            if !self.touch(target, body_bytes, not_before.is_some()) {
                 refused = true;
                 self.refuse(target, &message, now);
                 continue;
@@ -168,14 +176,15 @@ impl Publisher {
                 (queue, message) => queue.or(message),
             };
             // A time to live of zero means: now or never. The dispatch that follows the commit still is now.
-            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| now.after_ms(ttl.max(1)));
-            self.earliest = self.earliest.min(expires.unwrap_or(Timestamp::MAX));
-            self.earliest = self.earliest.min(extras.not_before.unwrap_or(Timestamp::MAX));
+            // A delayed message begins to live when its delay is over.
+            let born = not_before.unwrap_or(now);
+            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl.max(1)));
+            self.earliest = self.earliest.min(not_before.or(expires).unwrap_or(Timestamp::MAX));
             targets.push(Target {
                 queue: target.queue.id,
                 priority: message.priority.min(target.priority_max),
                 expires,
-                not_before: extras.not_before,
+                not_before,
             });
         }
         let nowhere = targets.is_empty();
@@ -195,7 +204,7 @@ impl Publisher {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
-                self.touched.push(Touched { target: target.clone(), messages, bytes });
+                self.touched.push(Touched { target: target.clone(), messages, bytes, added: 0 });
                 self.touched.len() - 1
             }
         };
@@ -208,6 +217,7 @@ impl Publisher {
             return false;
         }
         touched.messages += 1;
+        touched.added += 1;
         touched.bytes += body_bytes;
         true
     }
@@ -241,7 +251,11 @@ impl Publisher {
         let gathered = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity.min(1024)));
         let changes = if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
         let touched = std::mem::take(&mut self.touched);
+        let counters = &self.access.broker().counters;
+        counters.published.add(changes.len() as u64);
+        counters.routed.add(touched.iter().map(|touched| touched.added).sum());
         let receipt = self.access.commit(Commit { changes, now })?;
+        counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
         }
@@ -271,4 +285,52 @@ struct Extras {
     expiration_ms: Option<u64>,
     not_before: Option<Timestamp>,
     dedup: Option<DedupId>,
+}
+
+fn invalid(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Invalid(error.to_string())
+}
+
+impl Access {
+    /// What an address leads to for this user.
+    fn resolve(&self, exchange: &str, routing_key: &str) -> Result<RouteKind, BrokerError> {
+        self.allow(Verb::Write, Kind::Exchange, exchange)?;
+        if exchange.is_empty() && is_reply_token(routing_key) {
+            return Ok(RouteKind::Reply);
+        }
+        let tenant = &self.inner.tenant;
+        let (internal, topic) = match tenant.read().topology.exchange(exchange) {
+            Some(found) => (found.internal, found.exchange_type.kind == ExchangeKind::Topic),
+            None => return Err(BrokerError::not_found(Kind::Exchange, exchange)),
+        };
+        if internal {
+            return Err(BrokerError::InternalExchange(exchange.into()));
+        }
+        if topic {
+            self.allow_topic(Verb::Write, exchange, routing_key)?;
+        }
+        tenant.resolve(&self.inner.broker, exchange, routing_key)
+    }
+
+    fn route(
+        &self,
+        exchange: &str,
+        keys: &[&str],
+        headers: Option<RawTable<'_>>,
+    ) -> Result<Vec<RouteTarget>, BrokerError> {
+        self.inner.tenant.route(&self.inner.broker, exchange, keys, headers)
+    }
+
+    /// Hands a reply to the connection that waits for it.
+    fn reply(&self, message: Message) -> Published {
+        let found = self.inner.broker.replies.get(&message.address.routing_key);
+        let Some(consumer) = found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name) else {
+            return Published::Unroutable;
+        };
+        let leased =
+            Leased { sequence: Sequence(0), message, delivery_count: 0, redelivered: false, expires: None };
+        let outbox = Arc::clone(&consumer.outbox);
+        outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);
+        Published::Queued
+    }
 }

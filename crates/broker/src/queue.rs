@@ -96,11 +96,6 @@ impl Queue {
         Self::new(QueueId(0), tenant, definition, None, Arc::default(), now)
     }
 
-    /// Whether delayed messages of an exchange wait in it.
-    pub(crate) fn is_waiting_room(&self) -> bool {
-        self.definition.waiting_room
-    }
-
     /// Whether its consumers are told how often a message was delivered before (`x-delivery-count`).
     #[must_use]
     pub fn counts_deliveries(&self) -> bool {

@@ -15,7 +15,7 @@ pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// The requesters of one broker, by token.
 #[derive(Debug, Default)]
-pub struct ReplyConsumers {
+pub(crate) struct ReplyConsumers {
     by_token: Mutex<HashMap<Arc<str>, Arc<Consumer>, RandomState>>,
 }
 
@@ -35,7 +35,7 @@ impl ReplyConsumers {
     }
 
     /// The requester of a token, while its channel lives.
-    pub fn get(&self, token: &str) -> Option<Arc<Consumer>> {
+    pub(crate) fn get(&self, token: &str) -> Option<Arc<Consumer>> {
         self.by_token.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 }

@@ -27,10 +27,10 @@ pub(crate) struct Route {
 pub(crate) enum RouteKind {
     /// Nothing: the queues are known.
     Queues(Box<[RouteTarget]>),
-    /// The headers take part, or chance: routed anew each time.
+    /// The headers take part: routed anew each time.
     PerMessage,
-    /// Held by a delayed exchange if the message asks for it, routed anew otherwise.
-    Delayed(Arc<Queue>),
+    /// Straight to the connection that waits for a reply.
+    Reply,
 }
 
 /// A queue, and what it adds to each message.
@@ -40,6 +40,8 @@ pub(crate) struct RouteTarget {
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) priority_max: u8,
     pub(crate) overflow: Option<Overflow>,
+    /// Whether the way there leads through an exchange that honours `x-delay`.
+    pub(crate) delayed: bool,
 }
 
 /// The limits of a queue that has some.
@@ -51,7 +53,7 @@ pub(crate) struct Overflow {
 }
 
 impl RouteTarget {
-    pub(crate) fn new(queue: Arc<Queue>) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, delayed: bool) -> Self {
         let settings = queue.settings();
         let stream = queue.is_stream();
         let limited = settings.max_length.is_some() || settings.max_length_bytes.is_some();
@@ -61,7 +63,7 @@ impl RouteTarget {
             mode: settings.overflow,
         });
         let ttl_ms = if stream { None } else { settings.message_ttl };
-        Self { priority_max: settings.priority_max, ttl_ms, overflow, queue }
+        Self { priority_max: settings.priority_max, ttl_ms, overflow, delayed, queue }
     }
 }
 

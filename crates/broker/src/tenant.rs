@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use model::policy::Policies;
 use model::quota::TenantLimits;
-use model::routing::Topology;
-use posthouse_amqp::properties::Properties;
+use model::routing::{Routed, Topology};
+use posthouse_amqp::RawTable;
 
 use crate::broker::Broker;
 use crate::error::{BrokerError, Kind};
@@ -34,8 +34,6 @@ pub struct Tenant {
 pub(crate) struct State {
     pub(crate) topology: Topology,
     pub(crate) queues: HashMap<Arc<str>, Arc<Queue>>,
-    /// Where the messages of delayed exchanges wait, by exchange.
-    pub(crate) waiting: HashMap<Box<str>, Arc<Queue>>,
     pub(crate) policies: Policies,
     pub(crate) limits: TenantLimits,
     pub(crate) description: TenantDescription,
@@ -55,9 +53,8 @@ impl Tenant {
         Self {
             name: name.into(),
             state: RwLock::new(State {
-                topology: Topology::new(),
+                topology: Topology::new(name),
                 queues: HashMap::new(),
-                waiting: HashMap::new(),
                 policies: Policies::default(),
                 limits: TenantLimits::default(),
                 description,
@@ -97,44 +94,43 @@ impl Tenant {
         self.read().queues.get(name).cloned()
     }
 
+    /// How many exchanges and bindings it has.
+    pub fn topology_size(&self) -> (usize, usize) {
+        let state = self.read();
+        (state.topology.exchanges().count(), state.topology.bindings().count())
+    }
+
     /// All its queues.
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         self.read().queues.values().cloned().collect()
     }
 
-    /// The queues that a message goes to.
+    /// The queues that a message goes to; `keys` are its routing key and those of its CC and BCC headers.
     pub(crate) fn route(
         &self,
         broker: &Broker,
         exchange: &str,
-        routing_key: &str,
-        properties: &Properties<'_>,
-        extra_keys: &[String],
+        keys: &[&str],
+        headers: Option<RawTable<'_>>,
     ) -> Result<Vec<RouteTarget>, BrokerError> {
-        let state = self.read();
-        let routed = state
-            .topology
-            .route(exchange, routing_key, extra_keys, properties.headers)
-            .map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))?;
-        drop(state);
-        Ok(targets(broker, &routed.queues))
+        let routed = self.routed(exchange, keys, headers)?;
+        Ok(targets(broker, &routed))
     }
 
     /// What an address leads to, as far as it can be known without a message.
     pub(crate) fn resolve(&self, broker: &Broker, exchange: &str, routing_key: &str) -> Result<RouteKind, BrokerError> {
-        let state = self.read();
-        if let Some(waiting) = state.waiting.get(exchange) {
-            return Ok(RouteKind::Delayed(Arc::clone(waiting)));
-        }
-        let routed = state
-            .topology
-            .route(exchange, routing_key, &[], None)
-            .map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))?;
-        drop(state);
+        let routed = self.routed(exchange, &[routing_key], None)?;
         if !routed.cacheable {
             return Ok(RouteKind::PerMessage);
         }
-        Ok(RouteKind::Queues(targets(broker, &routed.queues).into()))
+        Ok(RouteKind::Queues(targets(broker, &routed).into()))
+    }
+
+    fn routed(&self, exchange: &str, keys: &[&str], headers: Option<RawTable<'_>>) -> Result<Routed, BrokerError> {
+        // Headers that cannot be read match nothing; who must refuse them has done so before.
+        let headers = || headers.and_then(|raw| raw.decode().ok());
+        let state = self.read();
+        state.topology.route(exchange, keys, headers).map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))
     }
 
     pub(crate) fn open_connection(&self, user: &User, connection: ConnectionId) -> Result<(), BrokerError> {
@@ -176,8 +172,10 @@ impl Tenant {
     }
 }
 
-fn targets(broker: &Broker, ids: &[model::QueueId]) -> Vec<RouteTarget> {
-    ids.iter().filter_map(|id| broker.queue(*id)).map(RouteTarget::new).collect()
+fn targets(broker: &Broker, routed: &Routed) -> Vec<RouteTarget> {
+    let at_once = routed.queues.iter().map(|id| (*id, false));
+    let delayed = routed.delayed.iter().map(|id| (*id, true));
+    at_once.chain(delayed).filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed))).collect()
 }
 
 /// A change of a tenant under way.

@@ -66,3 +66,15 @@ mod tests {
         assert_eq!(allowed(PlainWithoutTls::Never), [false, false, true]);
     }
 }
+
+/// A password hash as the broker keeps it: algorithm, space, hash, as definitions files write the two.
+pub(crate) fn hash_text(hash: &password::PasswordHash) -> String {
+    let (text, algorithm) = hash.to_definitions();
+    format!("{algorithm} {text}")
+}
+
+/// Reads what [`hash_text`] wrote; `None` for what cannot be a hash.
+pub(crate) fn stored_hash(text: &str) -> Option<password::PasswordHash> {
+    let (algorithm, hash) = text.split_once(' ')?;
+    password::PasswordHash::from_definitions(hash, algorithm).ok()
+}

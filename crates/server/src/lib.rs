@@ -4,16 +4,26 @@
 //! |---|---|
 //! | [`alarms`] | publishers are blocked while memory or disk run low |
 //! | [`auth`] | who may come in |
+//! | [`clock`] | the time, for the broker |
 //! | [`config`] | what an operator may decide |
+//! | [`definitions`] | RabbitMQ's definitions files |
+//! | [`door`] | the doors |
+//! | [`figures`] | the broker's numbers for the metrics |
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
+//! | [`run`] | the life of the process |
 //! | [`telemetry`] | logs |
 //! | [`tls`] | encrypted listeners |
 
 pub mod alarms;
+pub mod clock;
 pub mod auth;
 pub mod config;
+pub mod definitions;
+pub mod door;
+pub mod figures;
 pub mod listen;
 pub mod metrics;
+pub mod run;
 pub mod telemetry;
 pub mod tls;

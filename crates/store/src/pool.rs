@@ -196,6 +196,9 @@ pub struct Receipt {
     pub ticket: Ticket,
     /// Indexes of the `Enqueue` changes that were skipped as duplicates.
     pub duplicates: Vec<usize>,
+    /// The pool has more to write than it likes: publish again when `ticket` is durable. Nothing is refused; it is for
+    /// the publisher's door to wait, so that the backlog stays in the network and not in memory.
+    pub congested: bool,
     /// How many messages the `Purge`, `DeleteQueue` and `Trim` changes removed that were ready.
     pub removed: u64,
 }

@@ -22,6 +22,15 @@ impl Unacked {
         Self { tag, holder, sequence, delivery_count, delivered: now, settled: false }
     }
 
+    /// How long it may stay unsettled, if its consumer, its queue or a policy says so.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        let of_consumer = match &self.holder {
+            Holder::Consumer(consumer) => consumer.options.timeout_ms,
+            Holder::Fetched(_) => None,
+        };
+        of_consumer.or_else(|| self.holder.queue().settings().consumer_timeout)
+    }
+
     pub(crate) fn refused(&self) -> Refused {
         Refused { holder: self.holder.clone(), sequence: self.sequence, delivery_count: self.delivery_count }
     }

@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Some(value) => value.as_i64().and_then(|value| i32::try_from(value).ok()).ok_or_else(|| {
                 format!(
                     "invalid arg 'x-priority' for queue '{queue}' in vhost '{{vhost}}': \"expected integer, got {}\"",
-                    value.kind_name()
+                    value.type_name()
                 )
             })?,
         };

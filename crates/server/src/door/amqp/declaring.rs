@@ -50,7 +50,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     internal: declare.internal,
                     arguments,
                 },
-                now,
             )
         };
         let reply = Method::ExchangeDeclareOk(ExchangeDeclareOk {});
@@ -63,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         delete: &ExchangeDelete<'_>,
         now: Timestamp,
     ) -> Result<(), End> {
-        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused, now);
+        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused);
         let reply = Method::ExchangeDeleteOk(ExchangeDeleteOk {});
         self.answer(number, outcome, &reply, delete.no_wait, ExchangeDelete::ID, now)
     }
@@ -92,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             routing_key: if own { &destination } else { method.routing_key },
             arguments,
         };
-        let outcome = if method.remove { self.access.unbind(&request, now) } else { self.access.bind(&request, now) };
+        let outcome = if method.remove { self.access.unbind(&request) } else { self.access.bind(&request) };
         let reply = match (method.to_queue, method.remove) {
             (true, false) => Method::QueueBindOk(QueueBindOk {}),
             (true, true) => Method::QueueUnbindOk(QueueUnbindOk {}),

@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.release_everything();
             self.closing = true;
         } else {
-            self.flush_confirms(number);
+            self.flush_confirms();
             self.connection.close_channel(number, code, &text, method, &mut self.output.buffer);
             self.drop_channel(number, now);
         }

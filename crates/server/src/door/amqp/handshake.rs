@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::{Access, BrokerError};
-use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode, sasl};
+use posthouse_amqp::sasl::Credentials;
+use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::auth::password::PasswordHash;
 use crate::auth::verifier::Verdict;
+use crate::auth::{hash_text, stored_hash};
 use crate::config::PlainWithoutTls;
 use crate::door::amqp::listener::Shared;
 use crate::door::amqp::translate::refusal;
@@ -289,8 +290,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
 
 fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
     let parsed = match mechanism {
-        "PLAIN" => sasl::parse_plain(response).ok(),
-        "AMQPLAIN" => sasl::parse_amqplain(response).ok(),
+        "PLAIN" => Credentials::from_plain(response).ok(),
+        "AMQPLAIN" => Credentials::from_amqplain(response).ok(),
         "EXTERNAL" => {
             return match &peer.certificate {
                 Some(user) => Login::Certificate { user: user.clone() },
@@ -310,15 +311,4 @@ fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
 /// Whether the peer is on this machine, also as an IPv4 address in IPv6's clothes.
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-/// A stored password hash: algorithm, space, hash, as definitions files write the two.
-pub(crate) fn hash_text(hash: &PasswordHash) -> String {
-    let (text, algorithm) = hash.to_definitions();
-    format!("{algorithm} {text}")
-}
-
-fn stored_hash(text: &str) -> Option<PasswordHash> {
-    let (algorithm, hash) = text.split_once(' ')?;
-    PasswordHash::from_definitions(hash, algorithm).ok()
 }

@@ -54,6 +54,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// An output in which `buffer` waits.
+    pub(crate) fn starting_with(buffer: Vec<u8>) -> Self {
+        Self { buffer, ..Self::default() }
+    }
+
     /// Bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.buffer.len() - self.written + self.shared_bytes

@@ -77,12 +77,14 @@ pub(crate) struct Session<S> {
     incoming: VecDeque<Outgoing>,
     taken: Vec<Outgoing>,
     /// Channels that are owed confirms.
-    owed: Vec<u16>,
+    pub(crate) owed: Vec<u16>,
     /// The watermark at which this task registered to be woken.
     registered: Option<Ticket>,
     blocked: Option<&'static str>,
     told_blocked: bool,
     publishes: bool,
+    /// The store has enough to write: nothing is read before this is durable.
+    paused_until: Option<Ticket>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     eof: bool,
@@ -99,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             access: opened.access,
             outbox: Arc::new(Outbox::default()),
             channels: HashMap::default(),
-            output: Output { buffer: opened.output, ..Output::default() },
+            output: Output::starting_with(opened.output),
             acks: SettleBatch::default(),
             confirming: Vec::new(),
             understands: opened.capabilities,
@@ -114,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             blocked: None,
             told_blocked: false,
             publishes: false,
+            paused_until: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             eof: false,
@@ -162,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// A client that does not take its output is not read from, and neither is a publisher while memory or disk is low.
     fn may_read(&mut self) -> bool {
-        if self.eof || self.output.len() > 4 * OUTPUT_BYTES_HIGH {
+        if self.eof || self.paused_until.is_some() || self.output.len() > 4 * OUTPUT_BYTES_HIGH {
             return false;
         }
         self.look_at_alarms();
@@ -291,7 +294,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.look_at_alarms();
         self.tell_blocked();
         match outcome {
-            Ok(receipt) => self.owe_confirms(receipt.ticket),
+            Ok(receipt) => {
+                self.owe_confirms(receipt.ticket);
+                if receipt.congested {
+                    self.paused_until = Some(receipt.ticket);
+                }
+            }
             Err(BrokerError::Store(error)) if error.retryable() => self.refuse_confirms(),
             Err(error) => return Err(self.store_failed(&error)),
         }
@@ -332,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_confirms(&mut self, context: &Context<'_>) -> Result<bool, End> {
-        if self.owed.is_empty() && self.output.held_by().is_none() {
+        if self.owed.is_empty() && self.paused_until.is_none() && self.output.held_by().is_none() {
             return Ok(false);
         }
         let broker = Arc::clone(self.access.broker());
@@ -342,8 +350,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let durable = watch.durable();
             self.output.release(durable);
             moved |= self.confirm_up_to(durable);
+            moved |= self.paused_until.take_if(|ticket| *ticket <= durable).is_some();
             let next = self.owed.iter().filter_map(|channel| self.channels.get(channel)?.next_confirm()).min();
-            let Some(next) = [next, self.output.held_by()].into_iter().flatten().min() else { return Ok(moved) };
+            let Some(next) = [next, self.output.held_by(), self.paused_until].into_iter().flatten().min() else { return Ok(moved) };
             if self.registered == Some(durable) {
                 return Ok(moved);
             }
@@ -356,6 +365,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
         }
+    }
+
+    /// Sends the confirms that are due before a channel is closed.
+    pub(crate) fn flush_confirms(&mut self) {
+        let durable = self.access.broker().watch().durable();
+        self.confirm_up_to(durable);
     }
 
     fn confirm_up_to(&mut self, durable: Ticket) -> bool {

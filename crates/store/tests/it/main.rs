@@ -1,0 +1,3 @@
+//! Tests of the store through its contract, on real and on simulated disks.
+
+mod conformance;
