@@ -12,6 +12,17 @@ use crate::error::{BrokerError, Kind};
 use crate::outbox::Outbox;
 use crate::queue::{AddConsumerError, Queue};
 
+/// What came of a fetch.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A message, its queue, and how many are left.
+    Message(Arc<Queue>, Leased, u64),
+    /// The queue is empty.
+    Nothing,
+    /// There is one, which may be handed out when the store's watermark has moved: ask again then.
+    NotYet,
+}
+
 impl Access {
     /// Starts a consumer. It gets its first messages with the next [`Access::dispatch`] of the queue.
     ///
@@ -102,7 +113,7 @@ impl Access {
         }
     }
 
-    /// Fetches one message: its queue, the message, and how many are left.
+    /// Fetches one message.
     ///
     /// # Errors
     ///
@@ -112,7 +123,7 @@ impl Access {
         name: &str,
         no_ack: bool,
         now: Timestamp,
-    ) -> Result<Option<(Arc<Queue>, Leased, u64)>, BrokerError> {
+    ) -> Result<Fetched, BrokerError> {
         self.allow(Verb::Read, Kind::Queue, name)?;
         let queue = self.existing_queue(name)?;
         self.unlocked(&queue)?;
@@ -133,11 +144,14 @@ impl Access {
                 let left = broker.pool.stats(queue.id).now()?.ready;
                 let counter = if no_ack { &broker.counters.fetched_no_ack } else { &broker.counters.fetched };
                 counter.add(1);
-                return Ok(Some((queue, leased, left)));
+                return Ok(Fetched::Message(queue, leased, left));
             }
             if nothing_expired || !lease.more {
+                if lease.more {
+                    return Ok(Fetched::NotYet);
+                }
                 broker.counters.fetched_nothing.add(1);
-                return Ok(None);
+                return Ok(Fetched::Nothing);
             }
         }
     }

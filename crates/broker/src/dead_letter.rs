@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 pub use model::decision::Reason;
 use model::decision::{Fate, decide};
+use model::death::{self, Buried, Death};
 use model::publish_rules::Marked;
-use model::{Address, Message, QueueId, Sequence, Timestamp, death};
+use model::{Address, Message, QueueId, Sequence, Timestamp};
 use smallvec::smallvec;
 use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
 
@@ -77,36 +78,35 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<(Message, Vec<RouteTarget>)>, BrokerError> {
         let settings = queue.settings();
-        let (exchange, routing_key) = match decide(
-            reason,
-            settings.dead_letter_exchange.as_deref(),
-            settings.dead_letter_routing_key.as_deref(),
-        ) {
+        let fate =
+            decide(reason, settings.dead_letter_exchange.as_deref(), settings.dead_letter_routing_key.as_deref());
+        let (exchange, routing_key) = match fate {
             Fate::Discard => return Ok(None),
             Fate::Park => {
                 self.counters.parked.add(1);
                 let parking = self.parking_queue(&queue.tenant, now)?;
-                let buried = self.with_history(queue, message, reason, ("", Some(&parking.name)), now)?;
-                return Ok(buried.map(|(message, _)| (message, vec![RouteTarget::new(parking, false)])));
+                let (buried, _) = with_history(queue, message, reason, ("", Some(&parking.name)), now);
+                return Ok(Some((buried, vec![RouteTarget::new(parking, false)])));
             }
             Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
         };
-        let Some((buried, extra_keys)) =
-            self.with_history(queue, message, reason, (&exchange, routing_key.as_deref()), now)?
-        else {
-            return Ok(None);
-        };
+        let (buried, history) = with_history(queue, message, reason, (&exchange, routing_key.as_deref()), now);
         let Some(tenant) = self.tenant(&queue.tenant) else { return Ok(None) };
-        let marked = Marked::of(buried.properties()).map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let headers = Marked::of(buried.properties()).ok().and_then(|marked| marked.headers);
+        let extra_keys = history.as_ref().map(|history| history.extra_keys.as_slice()).unwrap_or_default();
         let keys: Vec<&str> =
             [&*buried.address.routing_key].into_iter().chain(extra_keys.iter().map(String::as_str)).collect();
-        let to = match tenant.route(self, &exchange, &keys, marked.headers) {
+        let mut to = match tenant.route(self, &exchange, &keys, headers) {
             Ok(to) => to,
             // A dead-letter exchange that does not exist: as in RabbitMQ, the message is gone.
             Err(BrokerError::NotFound { .. }) => Vec::new(),
             Err(error) => return Err(error),
         };
+        if let Some(history) = &history {
+            to.retain(|target| !history.closes_cycle(&target.queue.name));
+        }
         if to.is_empty() {
+            tracing::debug!(queue = %queue.name, reason = reason.word(), "dead letter reaches no queue, dropped");
             return Ok(None);
         }
         self.count_dead(reason);
@@ -121,36 +121,6 @@ impl Broker {
             Reason::DeliveryLimit => &self.counters.dead_lettered_delivery_limit,
         };
         counter.add(1);
-    }
-
-    /// The message with its death written into the headers, and its CC keys; `None` if it goes round in a circle.
-    fn with_history(
-        &self,
-        queue: &Queue,
-        message: &Message,
-        reason: Reason,
-        (exchange, routing_key): (&str, Option<&str>),
-        now: Timestamp,
-    ) -> Result<Option<(Message, Vec<String>)>, BrokerError> {
-        let entry = death::Death {
-            queue: &queue.name,
-            reason,
-            exchange: &message.address.exchange,
-            routing_key: &message.address.routing_key,
-            new_routing_key: routing_key,
-            time: now,
-        };
-        let Some(rewritten) = death::bury(message.properties(), &entry)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?
-        else {
-            tracing::debug!(queue = %queue.name, "dead-letter circle without a rejection, message dropped");
-            return Ok(None);
-        };
-        let key = routing_key.unwrap_or(&message.address.routing_key);
-        let address = Arc::new(Address { exchange: exchange.into(), routing_key: key.into() });
-        let body = message.body();
-        let buried = Message::new(address, &rewritten.properties, body, message.persistent, message.priority);
-        Ok(Some((buried, rewritten.extra_keys)))
     }
 
     /// After messages were put into queues: they deliver, and what they have too much is pushed out.
@@ -225,6 +195,38 @@ impl Access {
         });
         if let Err(error) = result {
             tracing::warn!(queue = %queue.name, %error, "cannot dead-letter a refused message");
+        }
+    }
+}
+
+/// The message with its death written into the headers. Headers that cannot be taken apart stay as they are: a message
+/// that nobody can read must not keep others from being buried.
+fn with_history(
+    queue: &Queue,
+    message: &Message,
+    reason: Reason,
+    (exchange, routing_key): (&str, Option<&str>),
+    now: Timestamp,
+) -> (Message, Option<Buried>) {
+    let entry = Death {
+        queue: &queue.name,
+        reason,
+        exchange: &message.address.exchange,
+        routing_key: &message.address.routing_key,
+        new_routing_key: routing_key,
+        time: now,
+    };
+    let history = death::record(message.properties(), &entry);
+    let key = routing_key.unwrap_or(&message.address.routing_key);
+    let address = Arc::new(Address { exchange: exchange.into(), routing_key: key.into() });
+    let new = |properties: &[u8]| {
+        Message::new(address, properties, message.body(), message.persistent, message.priority)
+    };
+    match history {
+        Ok(history) => (new(&history.properties), Some(history)),
+        Err(error) => {
+            tracing::debug!(queue = %queue.name, %error, "dead letter without a history");
+            (new(message.properties()), None)
         }
     }
 }

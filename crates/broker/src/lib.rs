@@ -47,6 +47,7 @@ mod users;
 pub use access::Access;
 pub use broker::Broker;
 pub use clock::Clock;
+pub use consume::Fetched;
 pub use consumer::{ConsumeOptions, Consumer, Credit, PREFETCH_UNLIMITED};
 pub use counters::{Counter, Counters};
 pub use dead_letter::Reason;

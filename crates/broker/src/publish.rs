@@ -4,6 +4,7 @@
 //! the pool and every queue are touched once per batch and not once per message.
 
 use std::sync::Arc;
+use std::task::Context;
 
 use model::publish_rules::{self, Marked};
 use model::exchange::ExchangeKind;
@@ -59,6 +60,7 @@ pub struct Publisher {
     changes: Vec<Change>,
     touched: Vec<Touched>,
     earliest: Timestamp,
+    crowd: Option<(Arc<Queue>, u64)>,
 }
 
 /// A queue that the batch reaches.
@@ -81,6 +83,7 @@ impl Publisher {
             changes: Vec::new(),
             touched: Vec::new(),
             earliest: Timestamp::MAX,
+            crowd: None,
         }
     }
 
@@ -259,11 +262,40 @@ impl Publisher {
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
         }
+        let pool = &*self.access.broker().pool;
+        self.crowd = touched.iter().find_map(|touched| {
+            let queue = &touched.target.queue;
+            Some((Arc::clone(queue), queue.crowd(pool)?))
+        });
         if self.earliest != Timestamp::MAX {
             self.access.wake_sweeper(self.earliest);
             self.earliest = Timestamp::MAX;
         }
         Ok(receipt)
+    }
+
+    /// Whether the last batch reached a queue whose consumers are behind: then it is good to publish nothing for a
+    /// moment, so that the backlog stays in the network and not here.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowd.is_some()
+    }
+
+    /// Whether consumers have caught up; otherwise the context's task is woken when they have.
+    pub fn poll_relaxed(&mut self, context: &Context<'_>) -> bool {
+        let pool = &*self.access.broker().pool;
+        let relaxed = self.crowd.as_ref().is_none_or(|(queue, _)| queue.poll_relaxed(context, pool));
+        if relaxed {
+            self.crowd = None;
+        }
+        relaxed
+    }
+
+    /// The publisher has waited long enough.
+    pub fn give_up_waiting(&mut self) {
+        if let Some((queue, given)) = self.crowd.take() {
+            queue.give_up_waiting(given);
+        }
     }
 
     /// Forgets the batch: a transaction rolled back.

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Waker};
 
 use model::{QueueDefinition, QueueId, QueueSettings, QueueType, Timestamp};
 use smallvec::SmallVec;
@@ -19,6 +20,10 @@ const LEASE_MESSAGES_MAX: usize = 1024;
 
 /// Most consumers considered in one round, so that a round costs the same however many there are.
 const ROUND_CONSUMERS_MAX: usize = 64;
+
+/// More than this ready although there are consumers, and publishers wait a little for them. Enough for some round
+/// trips of the fastest consumer; less than what costs memory.
+const CROWD_MESSAGES: u64 = 4096;
 
 /// Which connection, in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +46,8 @@ pub struct Queue {
     dispatch: Mutex<Dispatch>,
     used: AtomicU64,
     deleted: AtomicBool,
+    /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
+    stalled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +57,10 @@ struct Dispatch {
     /// Where the next round starts among equals.
     turn: usize,
     had_consumer: bool,
+    /// Messages given to consumers since the start.
+    given: u64,
+    /// Publishers that wait until consumers have caught up.
+    crowd: Vec<Waker>,
 }
 
 /// Why a consumer could not be added.
@@ -78,6 +89,7 @@ impl Queue {
             dispatch: Mutex::default(),
             used: AtomicU64::new(now.0),
             deleted: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
         }
     }
 
@@ -202,13 +214,51 @@ impl Queue {
             let nothing = lease.messages.is_empty() && lease.expired.is_empty();
             expired.extend(lease.expired);
             if !lease.messages.is_empty() {
+                dispatch.given += lease.messages.len() as u64;
+                self.stalled.store(false, Ordering::Relaxed);
                 dispatch.assign(&round, lease.messages);
             }
             if nothing || !lease.more {
                 break;
             }
         }
+        if !dispatch.crowd.is_empty() && self.ready(pool) <= CROWD_MESSAGES / 2 {
+            dispatch.crowd.drain(..).for_each(Waker::wake);
+        }
         expired
+    }
+
+    fn ready(&self, pool: &dyn Pool) -> u64 {
+        pool.stats(self.id).now().map_or(0, |stats| stats.ready)
+    }
+
+    /// Whether consumers that keep up otherwise are so far behind that a publisher should let them catch up; what to
+    /// compare in [`Queue::poll_relaxed`].
+    pub(crate) fn crowd(&self, pool: &dyn Pool) -> Option<u64> {
+        let dispatch = self.lock();
+        if dispatch.consumers.is_empty() || self.is_stream() || self.stalled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let given = dispatch.given;
+        drop(dispatch);
+        (self.ready(pool) > CROWD_MESSAGES).then_some(given)
+    }
+
+    /// Whether consumers have caught up; otherwise the context's task is woken when they have.
+    pub(crate) fn poll_relaxed(&self, context: &Context<'_>, pool: &dyn Pool) -> bool {
+        let mut dispatch = self.lock();
+        if dispatch.consumers.is_empty() || self.is_deleted() || self.ready(pool) <= CROWD_MESSAGES / 2 {
+            return true;
+        }
+        dispatch.crowd.push(context.waker().clone());
+        false
+    }
+
+    /// The publisher has waited long enough; `given` is what [`Queue::crowd`] said.
+    pub(crate) fn give_up_waiting(&self, given: u64) {
+        if self.lock().given == given {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Dispatch> {

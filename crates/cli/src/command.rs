@@ -6,6 +6,7 @@ mod consume;
 mod get;
 mod publish;
 mod serve;
+mod store;
 mod tail;
 
 use std::future::Future;
@@ -40,6 +41,7 @@ enum Command {
     Get(get::Get),
     Consume(consume::Consume),
     Tail(tail::Tail),
+    Store(store::Store),
     Completions(completions::Completions),
 }
 
@@ -59,6 +61,7 @@ impl Program {
             Command::Get(get) => block_on(get.run(json)),
             Command::Consume(consume) => block_on(consume.run(json)),
             Command::Tail(tail) => block_on(tail.run(json)),
+            Command::Store(store) => store.run(json),
             Command::Completions(completions) => completions.run(),
         }
     }
@@ -69,8 +72,13 @@ impl Program {
 struct Broker {
     /// Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS. The virtual host is `/` if
     /// there is none; a slash in its name is written %2f. After `?`: heartbeat, connection_timeout (ms), cacertfile,
-    /// certfile, keyfile.
-    #[arg(long, env = "POSTHOUSE_URI", hide_env_values = true, default_value = "amqp://127.0.0.1:5672")]
+    /// certfile, keyfile, auth_mechanism=external.
+    #[arg(
+        long,
+        env = "POSTHOUSE_URI",
+        hide_env_values = true,
+        default_value = "amqp://127.0.0.1:5672"
+    )]
     uri: Uri,
 }
 

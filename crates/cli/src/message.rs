@@ -36,14 +36,17 @@ impl MessageOptions {
     ///
     /// If a property is unknown, or a value is not what it must be.
     pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
-        let headers = arguments(&self.headers).context("--header")?.to_entries().context("--header")?;
+        let headers =
+            arguments(&self.headers).context("--header")?.to_entries().context("--header")?;
         let mut properties = Properties {
             headers: (!self.headers.is_empty()).then(|| RawTable::from_bytes(&headers)),
             delivery_mode: self.persistent.then_some(PERSISTENT),
             ..Properties::default()
         };
         for pair in &self.properties {
-            let (name, value) = pair.split_once('=').with_context(|| format!("--property {pair}: must be NAME=VALUE"))?;
+            let (name, value) = pair
+                .split_once('=')
+                .with_context(|| format!("--property {pair}: must be NAME=VALUE"))?;
             set(&mut properties, name, value).with_context(|| format!("--property {pair}"))?;
         }
         let mut encoded = Vec::new();
@@ -58,12 +61,16 @@ fn set<'a>(properties: &mut Properties<'a>, name: &str, value: &'a str) -> anyho
         "content-type" => properties.content_type = text,
         "content-encoding" => properties.content_encoding = text,
         "priority" => properties.priority = Some(value.parse().context("must be 0 to 255")?),
-        "delivery-mode" => properties.delivery_mode = Some(value.parse().context("must be 1 or 2")?),
+        "delivery-mode" => {
+            properties.delivery_mode = Some(value.parse().context("must be 1 or 2")?);
+        }
         "correlation-id" => properties.correlation_id = text,
         "reply-to" => properties.reply_to = text,
         "expiration" => properties.expiration = text,
         "message-id" => properties.message_id = text,
-        "timestamp" => properties.timestamp = Some(value.parse().context("must be seconds since 1970")?),
+        "timestamp" => {
+            properties.timestamp = Some(value.parse().context("must be seconds since 1970")?);
+        }
         "type" => properties.kind = text,
         "user-id" => properties.user_id = text,
         "app-id" => properties.app_id = text,
@@ -80,12 +87,15 @@ fn set<'a>(properties: &mut Properties<'a>, name: &str, value: &'a str) -> anyho
 pub(crate) fn arguments(pairs: &[String]) -> anyhow::Result<Table> {
     let mut table = Table::new();
     for pair in pairs {
-        let (name, value) = pair.split_once('=').with_context(|| format!("{pair}: must be NAME=VALUE"))?;
+        let (name, value) =
+            pair.split_once('=').with_context(|| format!("{pair}: must be NAME=VALUE"))?;
         match name.strip_suffix(':') {
             Some(name) => {
-                let json: Json = serde_json::from_str(value).with_context(|| format!("{pair}: not JSON after :="))?;
+                let json: Json = serde_json::from_str(value)
+                    .with_context(|| format!("{pair}: not JSON after :="))?;
                 let object = Map::from_iter([(name.to_owned(), json)]);
-                let one = table_of_json(&object).map_err(|reason| anyhow::anyhow!("{pair}: {reason}"))?;
+                let one =
+                    table_of_json(&object).map_err(|reason| anyhow::anyhow!("{pair}: {reason}"))?;
                 for (name, value) in one.iter() {
                     table.insert(name, value.clone());
                 }
@@ -171,7 +181,10 @@ fn to_json(message: &Received) -> Json {
 /// The properties that are there, by the names that `--property` takes; headers under `headers`.
 fn properties(message: &Received) -> Map<String, Json> {
     let Ok(properties) = Properties::decode(&message.properties) else {
-        return Map::from_iter([("malformed".to_owned(), BASE64_STANDARD.encode(&message.properties).into())]);
+        return Map::from_iter([(
+            "malformed".to_owned(),
+            BASE64_STANDARD.encode(&message.properties).into(),
+        )]);
     };
     let headers = properties.headers.map(|headers| match headers.decode() {
         Ok(table) => json_of_table(&table),
@@ -236,8 +249,8 @@ mod tests {
 
         let text = String::from_utf8(show(&message, Form::Text)).unwrap();
 
-        let about = "# (default) jobs\u{fffd}[2J redelivered content-type=text/plain n=5 tenant=\"a b\" delivery-mode=2 \
-                     priority=3";
+        let about = "# (default) jobs\u{fffd}[2J redelivered content-type=text/plain delivery-mode=2 n=5 \
+                     tenant=\"a b\" priority=3";
         assert_eq!(text, format!("{about}\nhello\n"));
     }
 

@@ -25,8 +25,10 @@ pub enum PatternError {
     /// It is not a regular expression, or needs look-around other than ahead from `^`.
     #[error("invalid pattern")]
     Syntax(#[source] regex::Error),
-    /// It looks ahead from `^` in one of several alternatives.
-    #[error("a pattern that looks ahead must not have alternatives outside of groups")]
+    /// It looks ahead from `^` in one of several alternatives, or repeatedly.
+    #[error(
+        "a pattern that looks ahead must do so once and have no alternatives outside of groups"
+    )]
     LookAheadInAlternative,
 }
 
@@ -59,7 +61,8 @@ impl Pattern {
         if ahead.is_empty() {
             return Ok(Self { text: text.into(), body: compile(text)?, ahead });
         }
-        if top_level(rest, b'|').is_some() {
+        // A quantifier would repeat the group that looks ahead, and `^` in its place here.
+        if top_level(rest, b'|').is_some() || rest.starts_with(['*', '+', '?', '{']) {
             return Err(PatternError::LookAheadInAlternative);
         }
         Ok(Self { text: text.into(), body: compile(&format!("^{rest}"))?, ahead })
@@ -175,6 +178,8 @@ mod tests {
         let refused = Pattern::new("^(?!a).*|b").unwrap_err();
 
         assert_eq!(refused, PatternError::LookAheadInAlternative);
+        assert_eq!(Pattern::new("^(?!a)*b").unwrap_err(), refused);
+        assert!(matches!(Pattern::new("^(?!a)b)|(c"), Err(PatternError::Syntax(_))));
         assert!(matches!(Pattern::new("a(?!b)"), Err(PatternError::Syntax(_))));
         assert!(matches!(Pattern::new("^(?!b"), Err(PatternError::Syntax(_))));
     }

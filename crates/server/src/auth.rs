@@ -31,6 +31,18 @@ pub fn password_allowed(rule: PlainWithoutTls, tls: bool, peer: IpAddr) -> bool 
     }
 }
 
+/// A password hash as the broker keeps it: algorithm, space, hash, as definitions files write the two.
+pub(crate) fn hash_text(hash: &PasswordHash) -> String {
+    let (text, algorithm) = hash.to_definitions();
+    format!("{algorithm} {text}")
+}
+
+/// Reads what [`hash_text`] wrote; `None` for what cannot be a hash.
+pub(crate) fn stored_hash(text: &str) -> Option<PasswordHash> {
+    let (algorithm, hash) = text.split_once(' ')?;
+    PasswordHash::from_definitions(hash, algorithm).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,16 +77,4 @@ mod tests {
         assert_eq!(allowed(PlainWithoutTls::Loopback), [true, false, true]);
         assert_eq!(allowed(PlainWithoutTls::Never), [false, false, true]);
     }
-}
-
-/// A password hash as the broker keeps it: algorithm, space, hash, as definitions files write the two.
-pub(crate) fn hash_text(hash: &password::PasswordHash) -> String {
-    let (text, algorithm) = hash.to_definitions();
-    format!("{algorithm} {text}")
-}
-
-/// Reads what [`hash_text`] wrote; `None` for what cannot be a hash.
-pub(crate) fn stored_hash(text: &str) -> Option<password::PasswordHash> {
-    let (algorithm, hash) = text.split_once(' ')?;
-    password::PasswordHash::from_definitions(hash, algorithm).ok()
 }

@@ -209,15 +209,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// The embedded log's sizes, in bytes.
+/// The embedded log.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// When a segment is closed.
-    pub segment_bytes: u64,
-    /// Bodies kept in memory.
+    /// Bytes at which a segment is closed; at most 1 GiB.
+    pub segment_bytes: u32,
+    /// Bytes of persistent messages kept in memory.
     pub resident_bytes: u64,
-    /// Disk space set aside for acknowledgements when the disk is full.
-    pub reserve_bytes: u64,
+    /// Bytes of transient messages kept in memory.
+    pub resident_transient_bytes: u64,
+    /// Segments made ahead, for settles when the disk is full; at least 1.
+    pub reserve_segments: usize,
+    /// How long a dedup id is remembered.
+    pub dedup_window: Duration,
+    /// How many dedup ids are remembered.
+    pub dedup_ids_max: usize,
 }
 
 /// Text that is never shown.

@@ -86,12 +86,14 @@ pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Fut
 }
 
 fn store_options(config: &Config) -> Options {
-    let segment_bytes = u32::try_from(config.store.segment_bytes).unwrap_or(u32::MAX);
-    let reserve = config.store.reserve_bytes.div_ceil(config.store.segment_bytes.max(1));
+    let chosen = &config.store;
     Options {
-        segment_bytes,
-        reserve_segments: usize::try_from(reserve).unwrap_or(1).max(1),
-        resident_transient_bytes: config.store.resident_bytes,
+        segment_bytes: chosen.segment_bytes,
+        reserve_segments: chosen.reserve_segments,
+        resident_persistent_bytes: chosen.resident_bytes,
+        resident_transient_bytes: chosen.resident_transient_bytes,
+        dedup_window: chosen.dedup_window,
+        dedup_ids_max: chosen.dedup_ids_max,
         ..Options::default()
     }
 }

@@ -78,10 +78,16 @@ pub(super) fn translate(event: Event<'_>) -> anyhow::Result<Option<Happened>> {
             routing_key: returned.routing_key.into_owned(),
         },
         Event::Closed => Happened::Closed,
-        Event::ChannelCloseRequested { code, text, .. } => anyhow::bail!("broker refused: {code} {text}"),
-        Event::CloseRequested { code, text, .. } => anyhow::bail!("broker closed the connection: {code} {text}"),
+        Event::ChannelCloseRequested { code, text, .. } => {
+            anyhow::bail!("broker refused: {code} {text}")
+        }
+        Event::CloseRequested { code, text, .. } => {
+            anyhow::bail!("broker closed the connection: {code} {text}")
+        }
         Event::ChannelFailed { failure, .. } | Event::Failed(failure) => {
-            return Err(anyhow::Error::new(failure).context("broker broke the protocol or fell silent"));
+            return Err(
+                anyhow::Error::new(failure).context("broker broke the protocol or fell silent")
+            );
         }
         _ => return Ok(None),
     }))
@@ -90,14 +96,19 @@ pub(super) fn translate(event: Event<'_>) -> anyhow::Result<Option<Happened>> {
 fn translate_method(method: Method<'_>) -> Option<Happened> {
     Some(match method {
         Method::QueueDeclareOk(declared) => Happened::QueueDeclared(declared.queue.to_owned()),
-        Method::QueueBindOk(_) | Method::BasicQosOk(_) | Method::ConfirmSelectOk(_) | Method::BasicCancelOk(_) => {
-            Happened::Done
-        }
+        Method::QueueBindOk(_)
+        | Method::BasicQosOk(_)
+        | Method::ConfirmSelectOk(_)
+        | Method::BasicCancelOk(_) => Happened::Done,
         Method::BasicConsumeOk(_) => Happened::Consuming,
         Method::BasicCancel(_) => Happened::Cancelled,
         Method::BasicGetEmpty(_) => Happened::GetEmpty,
-        Method::BasicAck(ack) => Happened::Confirmed { tag: ack.delivery_tag, multiple: ack.multiple },
-        Method::BasicNack(nack) => Happened::Refused { tag: nack.delivery_tag, multiple: nack.multiple },
+        Method::BasicAck(ack) => {
+            Happened::Confirmed { tag: ack.delivery_tag, multiple: ack.multiple }
+        }
+        Method::BasicNack(nack) => {
+            Happened::Refused { tag: nack.delivery_tag, multiple: nack.multiple }
+        }
         Method::ConnectionBlocked(blocked) => Happened::Blocked(blocked.reason.to_owned()),
         Method::ConnectionUnblocked(_) => Happened::Unblocked,
         _ => return None,

@@ -1,5 +1,6 @@
 //! One connection with one channel: what is sent is gathered, what comes is awaited one by one.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,9 +13,9 @@ use posthouse_amqp::sasl::Credentials;
 use posthouse_amqp::table::{Table, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Uri;
 use super::happened::{Happened, translate};
 use super::transport::{self, Stream};
-use super::Uri;
 
 /// The one channel that every command uses.
 const CHANNEL: u16 = 1;
@@ -149,7 +150,10 @@ impl Session {
     /// # Errors
     ///
     /// As [`Session::send`] and [`Session::next`].
-    pub(crate) async fn ask<'a>(&mut self, method: impl Into<Method<'a>>) -> anyhow::Result<Happened> {
+    pub(crate) async fn ask<'a>(
+        &mut self,
+        method: impl Into<Method<'a>>,
+    ) -> anyhow::Result<Happened> {
         let method = method.into();
         self.send(method)?;
         loop {
@@ -182,8 +186,14 @@ impl Session {
         let connection = Connection::client(options(uri), Instant::now(), &mut out);
         let mut session = Self { connection, stream, input: Vec::new(), taken: 0, out, written: 0 };
         let place = uri.place();
-        session.expect(&Happened::Opened).await.with_context(|| format!("cannot log in to {place}"))?;
-        session.connection.open_channel(CHANNEL, &mut session.out).context("no channel can be opened")?;
+        session
+            .expect(&Happened::Opened)
+            .await
+            .with_context(|| format!("cannot log in to {place}"))?;
+        session
+            .connection
+            .open_channel(CHANNEL, &mut session.out)
+            .context("no channel can be opened")?;
         session.expect(&Happened::ChannelOpened).await.context("no channel was opened")?;
         Ok(session)
     }
@@ -209,10 +219,7 @@ impl Session {
             }
         };
         tokio::select! {
-            read = self.stream.read_buf(&mut self.input) => match read.context("connection lost")? {
-                0 => anyhow::bail!("broker closed the connection without a word; a refused login looks so with old brokers"),
-                _ => Ok(()),
-            },
+            read = self.stream.read_buf(&mut self.input) => heard(read),
             () = clock => {
                 let event = self.connection.handle_timeout(Instant::now(), &mut self.out);
                 event.map_or(Ok(None), translate).map(drop)
@@ -232,14 +239,33 @@ impl Session {
     }
 }
 
+/// Whether a read brought bytes; its end is a failure, as a broker says goodbye before it closes.
+fn heard(read: io::Result<usize>) -> anyhow::Result<()> {
+    match read {
+        Ok(0) => {
+            anyhow::bail!("broker closed the connection without a word, as after a refused login")
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => heard(Ok(0)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(anyhow::Error::new(error).context("connection lost")),
+    }
+}
+
 fn options(uri: &Uri) -> ClientOptions {
     let credentials = Credentials { login: &uri.user, password: uri.password.as_bytes() };
     let mut properties: Table = ClientOptions::default().properties;
-    for (name, value) in [("product", "posthouse"), ("version", env!("CARGO_PKG_VERSION")), ("platform", "Rust")] {
+    for (name, value) in
+        [("product", "posthouse"), ("version", env!("CARGO_PKG_VERSION")), ("platform", "Rust")]
+    {
         properties.insert(name, Value::LongString(value.as_bytes().to_vec()));
     }
+    let (mechanism, response) = match uri.external {
+        true => ("EXTERNAL", Vec::new()),
+        false => ("PLAIN", credentials.to_plain()),
+    };
     ClientOptions {
-        response: credentials.to_plain(),
+        mechanism: mechanism.to_owned(),
+        response,
         virtual_host: uri.virtual_host.clone(),
         properties,
         heartbeat_secs: uri.heartbeat_secs,

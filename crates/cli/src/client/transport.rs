@@ -26,9 +26,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// What kept it from connecting, with the address and what to look at.
 pub(super) async fn connect(uri: &Uri) -> anyhow::Result<Box<dyn Stream>> {
     let place = uri.place();
-    let stream = TcpStream::connect((uri.host.as_str(), uri.port))
-        .await
-        .with_context(|| format!("cannot connect to {place}; is a broker running there? (--uri)"))?;
+    let stream = TcpStream::connect((uri.host.as_str(), uri.port)).await.with_context(|| {
+        format!("cannot connect to {place}; is a broker running there? (--uri)")
+    })?;
     stream.set_nodelay(true).context("socket cannot be set up")?;
     if !uri.tls {
         return Ok(Box::new(stream));
@@ -36,10 +36,9 @@ pub(super) async fn connect(uri: &Uri) -> anyhow::Result<Box<dyn Stream>> {
     let name = ServerName::try_from(uri.host.clone())
         .with_context(|| format!("`{}` is not a name that a certificate could have", uri.host))?;
     let connector = TlsConnector::from(Arc::new(client_config(uri)?));
-    let stream = connector
-        .connect(name, stream)
-        .await
-        .with_context(|| format!("no TLS with {place}; cacertfile in --uri names the authorities to trust"))?;
+    let stream = connector.connect(name, stream).await.with_context(|| {
+        format!("no TLS with {place}; cacertfile in --uri names the authorities to trust")
+    })?;
     Ok(Box::new(stream))
 }
 
@@ -56,16 +55,21 @@ fn client_config(uri: &Uri) -> anyhow::Result<ClientConfig> {
             }
             builder.with_root_certificates(roots)
         }
-        None => builder.with_platform_verifier().context("the system's authorities cannot be used")?,
+        None => {
+            builder.with_platform_verifier().context("the system's authorities cannot be used")?
+        }
     };
     match (&uri.certificate, &uri.key) {
         (Some(certificate), Some(key)) => {
             let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("keyfile {}", key.display()))?;
+            let key = PrivateKeyDer::from_pem_file(key)
+                .with_context(|| format!("keyfile {}", key.display()))?;
             builder.with_client_auth_cert(chain, key).context("certfile and keyfile cannot be used")
         }
         (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(_), None) | (None, Some(_)) => anyhow::bail!("certfile and keyfile must be given together"),
+        (Some(_), None) | (None, Some(_)) => {
+            anyhow::bail!("certfile and keyfile must be given together")
+        }
     }
 }
 

@@ -26,12 +26,17 @@ pub(crate) struct Uri {
     pub(crate) certificate: Option<PathBuf>,
     /// PEM file of our key.
     pub(crate) key: Option<PathBuf>,
+    /// Whether to log in with the certificate (SASL EXTERNAL) instead of a password.
+    pub(crate) external: bool,
 }
 
 /// Shows no password.
 impl fmt::Debug for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Uri").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Uri")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,6 +77,7 @@ impl FromStr for Uri {
             authorities: None,
             certificate: None,
             key: None,
+            external: false,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             uri.set(pair)?;
@@ -94,13 +100,16 @@ impl Uri {
         let value = decode(value)?;
         let number = |limit: &str| format!("{name} must be a whole number {limit}, not `{value}`");
         match name {
-            "heartbeat" => self.heartbeat_secs = value.parse().map_err(|_| number("of seconds to 65535"))?,
+            "heartbeat" => {
+                self.heartbeat_secs = value.parse().map_err(|_| number("of seconds to 65535"))?;
+            }
             "connection_timeout" => {
                 let timeout_ms = value.parse().map_err(|_| number("of milliseconds"))?;
                 self.connection_timeout = Duration::from_millis(timeout_ms);
             }
             "cacertfile" => self.authorities = Some(value.into()),
             "certfile" => self.certificate = Some(value.into()),
+            "auth_mechanism" => self.external = value.eq_ignore_ascii_case("external"),
             "keyfile" => self.key = Some(value.into()),
             // Others mean something to other clients; an address is often shared with them.
             _ => {}
@@ -112,18 +121,21 @@ impl Uri {
 fn split_place(place: &str, port: u16) -> Result<(String, u16), String> {
     let (host, given) = match place.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or("an address in brackets must end with ]")?;
+            let (host, after) =
+                rest.split_once(']').ok_or("an address in brackets must end with ]")?;
             (host.to_owned(), after.strip_prefix(':'))
         }
         None => {
-            let (host, given) = place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
+            let (host, given) =
+                place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)));
             (decode(host)?, given)
         }
     };
     let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host };
     match given.filter(|given| !given.is_empty()) {
         Some(given) => {
-            let port = given.parse().map_err(|_| format!("port must be 0 to 65535, not `{given}`"))?;
+            let port =
+                given.parse().map_err(|_| format!("port must be 0 to 65535, not `{given}`"))?;
             Ok((host, port))
         }
         None => Ok((host, port)),
@@ -160,14 +172,22 @@ mod tests {
     fn what_is_left_out_has_its_usual_value() {
         let uri = uri("amqp://");
 
-        let said = (uri.tls, uri.place(), uri.user.as_str(), uri.password.as_str(), uri.virtual_host.as_str());
+        let said = (
+            uri.tls,
+            uri.place(),
+            uri.user.as_str(),
+            uri.password.as_str(),
+            uri.virtual_host.as_str(),
+        );
         assert_eq!(said, (false, "127.0.0.1:5672".to_owned(), "guest", "guest", "/"));
-        assert_eq!(super::Uri::from_str("amqps://broker/").unwrap().port, 5671);
+        assert_eq!(Uri::from_str("amqps://broker/").unwrap().port, 5671);
     }
 
     #[test]
     fn every_part_is_taken_apart_and_decoded() {
-        let uri = uri("amqps://a%40b:p%3Aw:x@[::1]:7/%2fshop?heartbeat=30&cacertfile=/etc/ca.pem&unknown=1");
+        let uri = uri(
+            "amqps://a%40b:p%3Aw:x@[::1]:7/%2fshop?heartbeat=30&cacertfile=/etc/ca.pem&unknown=1",
+        );
 
         assert_eq!((uri.user.as_str(), uri.password.as_str()), ("a@b", "p:w:x"));
         assert_eq!((uri.place(), uri.virtual_host.as_str()), ("[::1]:7".to_owned(), "/shop"));
@@ -176,7 +196,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for text in ["broker", "http://broker", "amqp://h:99999", "amqp://%zz", "amqp://[::1", "amqp://h?heartbeat=x"] {
+        for text in [
+            "broker",
+            "http://broker",
+            "amqp://h:99999",
+            "amqp://%zz",
+            "amqp://[::1",
+            "amqp://h?heartbeat=x",
+        ] {
             assert!(Uri::from_str(text).is_err(), "{text}");
         }
     }

@@ -47,10 +47,18 @@ impl Check {
             remarks.extend(report.notes().iter().map(|note| format!("definitions.file: {note}")));
         }
         for remark in &remarks {
-            let line = if json { json!({ "remark": remark }).to_string() } else { format!("remark: {remark}") };
+            let line = if json {
+                json!({ "remark": remark }).to_string()
+            } else {
+                format!("remark: {remark}")
+            };
             printer.line(&line)?;
         }
-        let line = if json { json!({ "good": true }).to_string() } else { "configuration is good".to_owned() };
+        let line = if json {
+            json!({ "good": true }).to_string()
+        } else {
+            "configuration is good".to_owned()
+        };
         printer.line(&line)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -59,7 +67,9 @@ impl Check {
 fn print_effective(printer: &mut Printer, settings: &Settings, json: bool) -> anyhow::Result<()> {
     for (key, value, origin) in settings.effective() {
         let line = match json {
-            true => json!({ "option": key, "value": value, "origin": origin.to_string() }).to_string(),
+            true => {
+                json!({ "option": key, "value": value, "origin": origin.to_string() }).to_string()
+            }
             false => format!("{key} = {value}  # {origin}"),
         };
         printer.line(&line)?;
@@ -77,14 +87,18 @@ fn remarks_on(config: &Config) -> Vec<String> {
              \"loopback\" and use amqp.tls.listen if that network is not yours alone"
         ));
     }
-    if let Some(address) = config.metrics_listen.iter().find(|address| !address.ip().is_loopback()) {
-        remarks.push(format!("metrics.listen: {address} shows names of queues to everybody who can reach it"));
+    if let Some(address) = config.metrics_listen.iter().find(|address| !address.ip().is_loopback())
+    {
+        remarks.push(format!(
+            "metrics.listen: {address} shows names of queues to everybody who can reach it"
+        ));
     }
     remarks
 }
 
 fn read_definitions(file: &Path, default_tenant: &str) -> anyhow::Result<Report> {
-    let json = fs::read(file).with_context(|| format!("definitions.file {} cannot be read", file.display()))?;
+    let json = fs::read(file)
+        .with_context(|| format!("definitions.file {} cannot be read", file.display()))?;
     let (_, report) = Definitions::parse(&json, default_tenant)
         .with_context(|| format!("definitions.file {}", file.display()))?;
     Ok(report)

@@ -61,7 +61,8 @@ pub(super) enum Afterwards {
 impl Consume {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         let mut session = self.broker.connect().await?;
-        let arguments = arguments(&self.arguments).context("--argument")?.to_entries().context("--argument")?;
+        let arguments =
+            arguments(&self.arguments).context("--argument")?.to_entries().context("--argument")?;
         let afterwards = match (self.requeue, self.no_ack) {
             (true, _) => Afterwards::Requeue,
             (false, true) => Afterwards::Nothing,
@@ -93,7 +94,8 @@ pub(super) async fn print_deliveries(
     count: Option<u64>,
     afterwards: Afterwards,
 ) -> anyhow::Result<ExitCode> {
-    let mut printed = Printed { printer: Printer::new(), form, count, shown: 0, last_tag: 0, settled_tag: 0 };
+    let mut printed =
+        Printed { printer: Printer::new(), form, count, shown: 0, last_tag: 0, settled_tag: 0 };
     let mut stop = std::pin::pin!(interrupted());
     while printed.wants_more() {
         let happened = tokio::select! {
@@ -102,7 +104,9 @@ pub(super) async fn print_deliveries(
         };
         printed.handle(happened)?;
         // What came in the same read is printed first, so that one acknowledgement is for all of it.
-        while printed.wants_more() && let Some(happened) = session.take()? {
+        while printed.wants_more()
+            && let Some(happened) = session.take()?
+        {
             printed.handle(happened)?;
         }
         if afterwards == Afterwards::Acknowledge {
@@ -110,7 +114,11 @@ pub(super) async fn print_deliveries(
         }
     }
     if afterwards == Afterwards::Requeue && printed.last_tag > 0 {
-        session.send(BasicNack { delivery_tag: printed.last_tag, multiple: true, requeue: true })?;
+        session.send(BasicNack {
+            delivery_tag: printed.last_tag,
+            multiple: true,
+            requeue: true,
+        })?;
     }
     session.close(|_| ()).await?;
     Ok(ExitCode::SUCCESS)
@@ -133,7 +141,9 @@ impl Printed {
     fn handle(&mut self, happened: Happened) -> anyhow::Result<()> {
         match happened {
             Happened::Delivered(message) => self.print(&message),
-            Happened::Cancelled => anyhow::bail!("broker ended the consumer: the queue was deleted or is not available"),
+            Happened::Cancelled => anyhow::bail!(
+                "broker ended the consumer: the queue was deleted or is not available"
+            ),
             _ => Ok(()),
         }
     }

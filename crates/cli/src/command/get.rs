@@ -41,7 +41,9 @@ impl Get {
         let mut shown = 0_u64;
         let mut last_tag = 0;
         while shown < self.count {
-            let Happened::Got(message) = session.ask(BasicGet { queue: &self.queue, no_ack: false }).await? else {
+            let Happened::Got(message) =
+                session.ask(BasicGet { queue: &self.queue, no_ack: false }).await?
+            else {
                 break;
             };
             printer.bytes(&show(&message, form))?;

@@ -62,7 +62,8 @@ pub(super) struct Publish {
 impl Publish {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         let properties = self.message.encode()?;
-        let mut publisher = Publisher::start(self.broker.connect().await?, !self.no_confirm).await?;
+        let mut publisher =
+            Publisher::start(self.broker.connect().await?, !self.no_confirm).await?;
         if self.lines {
             let mut input = BufReader::new(self.input()?);
             while let Some(line) = next_line(&mut input)? {
@@ -90,7 +91,10 @@ impl Publish {
             return Ok(body.clone().into_bytes());
         }
         let mut body = Vec::new();
-        self.input()?.take(BODY_BYTES_MAX + 1).read_to_end(&mut body).context("body cannot be read")?;
+        self.input()?
+            .take(BODY_BYTES_MAX + 1)
+            .read_to_end(&mut body)
+            .context("body cannot be read")?;
         anyhow::ensure!(body.len() as u64 <= BODY_BYTES_MAX, "body must be at most 512 MiB");
         Ok(body)
     }
@@ -98,7 +102,8 @@ impl Publish {
     fn input(&self) -> anyhow::Result<Box<dyn Read>> {
         match self.file.as_deref().filter(|file| file.as_os_str() != "-") {
             Some(file) => {
-                let opened = File::open(file).with_context(|| format!("file {} cannot be read", file.display()))?;
+                let opened = File::open(file)
+                    .with_context(|| format!("file {} cannot be read", file.display()))?;
                 Ok(Box::new(opened))
             }
             None => Ok(Box::new(io::stdin())),
@@ -151,7 +156,12 @@ impl Publisher {
         Ok(Self { session, confirm, waiting: VecDeque::new(), outcome: Outcome::default() })
     }
 
-    async fn publish(&mut self, target: BasicPublish<'_>, properties: &[u8], body: &[u8]) -> anyhow::Result<()> {
+    async fn publish(
+        &mut self,
+        target: BasicPublish<'_>,
+        properties: &[u8],
+        body: &[u8],
+    ) -> anyhow::Result<()> {
         while self.waiting.len() >= UNCONFIRMED_MAX {
             let happened = self.session.next().await?;
             self.handle(happened);
@@ -185,7 +195,9 @@ impl Publisher {
 impl Outcome {
     fn handle(&mut self, waiting: &mut VecDeque<u64>, happened: Happened) {
         match happened {
-            Happened::Confirmed { tag, multiple } => self.confirmed += settle(waiting, tag, multiple),
+            Happened::Confirmed { tag, multiple } => {
+                self.confirmed += settle(waiting, tag, multiple);
+            }
             Happened::Refused { tag, multiple } => self.refused += settle(waiting, tag, multiple),
             Happened::Returned { reason, exchange, routing_key } => {
                 self.returned += 1;
@@ -193,7 +205,9 @@ impl Outcome {
                     format!("exchange `{exchange}` with routing key `{routing_key}`: {reason}")
                 });
             }
-            Happened::Blocked(reason) => remark(&format!("broker takes no messages for now: {reason}; waiting")),
+            Happened::Blocked(reason) => {
+                remark(&format!("broker takes no messages for now: {reason}; waiting"));
+            }
             Happened::Unblocked => remark("broker takes messages again"),
             _ => {}
         }
@@ -216,7 +230,11 @@ impl Outcome {
             anyhow::bail!("broker refused {} of {} messages", self.refused, self.published);
         }
         if let Some(reason) = &self.return_reason {
-            anyhow::bail!("{} of {} messages met no queue: {reason}", self.returned, self.published);
+            anyhow::bail!(
+                "{} of {} messages met no queue: {reason}",
+                self.returned,
+                self.published
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -275,6 +293,9 @@ mod tests {
         outcome.handle(&mut VecDeque::new(), returned);
 
         let error = outcome.report(true, true).unwrap_err().to_string();
-        assert!(error.contains("1 of 1 messages met no queue") && error.contains("`nowhere`"), "{error}");
+        assert!(
+            error.contains("1 of 1 messages met no queue") && error.contains("`nowhere`"),
+            "{error}"
+        );
     }
 }

@@ -62,16 +62,17 @@ impl Serve {
             .context("runtime cannot be started")?;
         runtime.block_on(async {
             // Before anything listens, so that no signal is lost.
-            let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-            server::run::run(config, announce, either(terminate, interrupt)).await
+            let (terminate, interrupt) =
+                (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+            server::run::run(config, |line| announce(&line), either(terminate, interrupt)).await
         })?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Prints a line that scripts wait for. A server whose standard output is closed goes on without it.
-fn announce(line: String) {
-    if let Err(error) = Printer::new().line(&line) {
+fn announce(line: &str) {
+    if let Err(error) = Printer::new().line(line) {
         tracing::warn!(%error, line, "standard output is closed");
     }
 }

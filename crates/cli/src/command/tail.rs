@@ -61,7 +61,11 @@ impl Tail {
         print_deliveries(session, Form::of(json, self.body), self.count, afterwards).await
     }
 
-    async fn follow_exchange(&self, session: &mut Session, exchange: &str) -> anyhow::Result<Afterwards> {
+    async fn follow_exchange(
+        &self,
+        session: &mut Session,
+        exchange: &str,
+    ) -> anyhow::Result<Afterwards> {
         let bounds = Table::from_iter([
             ("x-max-length", Value::I64(BACKLOG_MAX)),
             ("x-overflow", Value::LongString(b"drop-head".to_vec())),
@@ -76,7 +80,8 @@ impl Tail {
         let Happened::QueueDeclared(queue) = session.ask(declare).await? else {
             anyhow::bail!("broker did not say how it named the temporary queue");
         };
-        let arguments = arguments(&self.arguments).context("--argument")?.to_entries().context("--argument")?;
+        let arguments =
+            arguments(&self.arguments).context("--argument")?.to_entries().context("--argument")?;
         let everything = ["#".to_owned()];
         let keys = if self.keys.is_empty() { &everything[..] } else { &self.keys };
         for routing_key in keys {
@@ -89,20 +94,37 @@ impl Tail {
             };
             session.ask(bind).await?;
         }
-        session.ask(BasicConsume { queue: &queue, no_ack: true, exclusive: true, ..BasicConsume::default() }).await?;
+        session
+            .ask(BasicConsume {
+                queue: &queue,
+                no_ack: true,
+                exclusive: true,
+                ..BasicConsume::default()
+            })
+            .await?;
         Ok(Afterwards::Nothing)
     }
 
     /// A stream is read with acknowledgements, which only pace the broker: nothing is taken out.
-    async fn follow_stream(&self, session: &mut Session, stream: &str) -> anyhow::Result<Afterwards> {
+    async fn follow_stream(
+        &self,
+        session: &mut Session,
+        stream: &str,
+    ) -> anyhow::Result<Afterwards> {
         let offset = match self.offset.parse() {
             Ok(number) => Value::I64(number),
             Err(_) => Value::LongString(self.offset.clone().into_bytes()),
         };
-        let arguments = Table::from_iter([("x-stream-offset", offset)]).to_entries().context("--offset")?;
-        session.ask(BasicQos { prefetch_size: 0, prefetch_count: STREAM_PREFETCH, global: false }).await?;
-        let consume =
-            BasicConsume { queue: stream, arguments: RawTable::from_bytes(&arguments), ..BasicConsume::default() };
+        let arguments =
+            Table::from_iter([("x-stream-offset", offset)]).to_entries().context("--offset")?;
+        session
+            .ask(BasicQos { prefetch_size: 0, prefetch_count: STREAM_PREFETCH, global: false })
+            .await?;
+        let consume = BasicConsume {
+            queue: stream,
+            arguments: RawTable::from_bytes(&arguments),
+            ..BasicConsume::default()
+        };
         session.ask(consume).await?;
         Ok(Afterwards::Acknowledge)
     }

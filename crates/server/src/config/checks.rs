@@ -18,6 +18,7 @@ const GIB: u64 = 1024 * MIB;
 
 /// A remembered password must not outlive a revocation elsewhere for longer than this.
 const PASSWORD_CACHE_MAX: Duration = Duration::from_secs(60);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Reads every option; what is wrong stays in the reader.
@@ -222,8 +223,11 @@ fn read_log(r: &mut Reader<'_>) -> Log {
 
 fn read_store(r: &mut Reader<'_>) -> Store {
     Store {
-        segment_bytes: r.bytes("store.segment_bytes", MIB..=GIB),
+        segment_bytes: u32::try_from(r.bytes("store.segment_bytes", MIB..=GIB)).unwrap_or(u32::MAX),
         resident_bytes: r.bytes("store.resident_bytes", MIB..=1024 * GIB),
-        reserve_bytes: r.bytes("store.reserve_bytes", 0..=1024 * GIB),
+        resident_transient_bytes: r.bytes("store.resident_transient_bytes", MIB..=1024 * GIB),
+        reserve_segments: r.number("store.reserve_segments", 1..=64),
+        dedup_window: r.duration("store.dedup_window", Duration::from_secs(1)..=WEEK),
+        dedup_ids_max: r.number("store.dedup_ids_max", 1..=100_000_000),
     }
 }

@@ -355,6 +355,11 @@ pub(crate) fn continue_log(
     let segment = Arc::new(Segment::new(id, segment_salt, u32_of(capacity)));
     let mut sidecar = SidecarBuilder::default();
     let image = reading.rewrite_tail(&segment, &mut sidecar);
+    if let Some((header, file, _)) = survey.segments.last() {
+        // Seen, but perhaps not durable either; the fresh segment's header will say that it is.
+        write_all_at(file.as_ref(), 0, &header.encode())?;
+        file.sync_data()?;
+    }
     let file = vfs.create(&log_name(id))?;
     file.allocate(capacity as u64)?;
     write_fresh(file.as_ref(), &image, capacity)?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use broker::{ConsumeOptions, Consumer, Counted, Holder, Outgoing, PREFETCH_UNLIMITED, Refused};
-use model::{Timestamp, stream_offset};
+use broker::{ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused};
+use model::{Ticket, Timestamp, stream_offset};
 use posthouse_amqp::frame::FRAME_END;
 use posthouse_amqp::method::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicNack,
@@ -172,13 +172,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     pub(crate) fn get(&mut self, number: u16, get: &BasicGet<'_>, now: Timestamp) -> Result<(), End> {
         let Some(name) = self.queue_name(number, get.queue, BasicGet::ID, now)? else { return Ok(()) };
-        let got = match self.access.get(&name, get.no_ack, now) {
-            Ok(got) => got,
+        self.fetch(DeferredGet { number, name, no_ack: get.no_ack }, now)
+    }
+
+    /// Fetches, or defers the fetch and all input behind it until the store's watermark moves.
+    pub(crate) fn fetch(&mut self, get: DeferredGet, now: Timestamp) -> Result<(), End> {
+        let number = get.number;
+        let (queue, leased, left) = match self.access.get(&get.name, get.no_ack, now) {
+            Ok(Fetched::Message(queue, leased, left)) => (queue, leased, left),
+            Ok(Fetched::Nothing) => {
+                self.say(number, &Method::BasicGetEmpty(BasicGetEmpty {}));
+                return Ok(());
+            }
+            Ok(Fetched::NotYet) => {
+                let durable = self.access.broker().watch().durable();
+                self.paused_until = Some(Ticket(durable.0 + 1));
+                self.deferred = Some(get);
+                return Ok(());
+            }
             Err(error) => return self.refuse_with(number, &error, BasicGet::ID, now),
-        };
-        let Some((queue, leased, left)) = got else {
-            self.say(number, &Method::BasicGetEmpty(BasicGetEmpty {}));
-            return Ok(());
         };
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let delivery_tag = channel.take_tag();
@@ -426,6 +438,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         Ok(())
     }
+}
+
+/// A fetch that waits for the store.
+#[derive(Debug)]
+pub(crate) struct DeferredGet {
+    pub(crate) number: u16,
+    pub(crate) name: Arc<str>,
+    pub(crate) no_ack: bool,
 }
 
 /// Figures of one turn.
