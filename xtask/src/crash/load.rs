@@ -164,11 +164,6 @@ impl Load {
         Ok(())
     }
 
-    /// Stops the producers; consumers go on.
-    pub(crate) fn stop_producing(&self) {
-        self.stage.stop_producing.store(true, Ordering::Relaxed);
-    }
-
     /// Ends everything in order, acknowledging what is held.
     ///
     /// # Errors
