@@ -70,7 +70,7 @@ impl Rig {
         let random = self.random.fork(self.number);
         let mut cycle = Cycle { rig: self, history: Arc::clone(&history), random };
         let done = fault(&mut cycle);
-        let mut complaints = lock(&history).verdict()?;
+        let mut complaints = lock(&history).verdict(done.is_ok())?;
         let figures = lock(&history).figures;
         self.total.add(figures);
         if let Err(error) = done {

@@ -13,7 +13,7 @@ use super::volume::Volume;
 pub(crate) const SETTINGS: [&str; 4] = [
     "alarms.disk_free_min=24MiB",
     "alarms.interval=50ms",
-    "store.reserve_bytes=8MiB",
+    "store.reserve_segments=2",
     "store.segment_bytes=4MiB",
 ];
 
@@ -29,6 +29,7 @@ const RESUMED_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// If the server dies or hangs.
 pub(crate) fn run(cycle: &mut Cycle<'_>, volume: &Volume) -> anyhow::Result<()> {
+    volume.make_room()?;
     let mut up = cycle.start()?;
     let load = cycle.load(&up, Parts::Producers);
     cycle.run_for(100, 400);

@@ -462,12 +462,29 @@ impl History {
             .filter(|place| !self.seen.contains_key(place))
     }
 
-    /// The verdict once the queues are drained: every complaint, the lost messages among them.
+    /// The verdict: every complaint, and once the queues are drained the lost messages among them.
     ///
     /// # Errors
     ///
     /// If the ledger cannot be written.
-    pub(crate) fn verdict(&mut self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn verdict(&mut self, is_drained: bool) -> anyhow::Result<Vec<String>> {
+        if is_drained {
+            self.check_lost();
+            self.check_transactions();
+        } else {
+            let text =
+                format!("NOT DRAINED: {} confirmed messages have not come so far", self.missing);
+            self.complain(text);
+        }
+        self.ledger.sync()?;
+        let mut complaints = std::mem::take(&mut self.complaints);
+        if self.complaints_beyond > 0 {
+            complaints.push(format!("and {} more like these", self.complaints_beyond));
+        }
+        Ok(complaints)
+    }
+
+    fn check_lost(&mut self) {
         let mut lost: Vec<_> =
             self.undelivered().filter(|(_, id)| !self.sacrificed.contains(id)).collect();
         lost.sort_unstable();
@@ -476,13 +493,6 @@ impl History {
                 format!("LOST: {} confirmed for {}, never delivered", id.text(), name(queue));
             self.complain(message);
         }
-        self.check_transactions();
-        self.ledger.sync()?;
-        let mut complaints = std::mem::take(&mut self.complaints);
-        if self.complaints_beyond > 0 {
-            complaints.push(format!("and {} more like these", self.complaints_beyond));
-        }
-        Ok(complaints)
     }
 
     /// A transaction without an answer happened as a whole or not at all.

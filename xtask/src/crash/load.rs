@@ -38,7 +38,7 @@ impl Stage {
 
     /// Whether producers go on.
     pub(crate) fn producing(&self) -> bool {
-        !self.stop_producing.load(Ordering::Relaxed) && !self.fault.load(Ordering::Relaxed)
+        !self.stop_producing.load(Ordering::Relaxed)
     }
 
     fn consuming(&self) -> bool {

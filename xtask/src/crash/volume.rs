@@ -86,24 +86,36 @@ impl Volume {
         text.lines().nth(1).and_then(|line| line.trim().parse().ok()).context("df says nothing")
     }
 
-    /// Takes space until so many bytes are left.
+    /// Takes space until so many bytes are left; others take some meanwhile, so it is tried with less and less.
     ///
     /// # Errors
     ///
-    /// If the space cannot be taken.
+    /// If no space can be taken.
     pub(crate) fn fill_up_to(&self, left: u64) -> anyhow::Result<()> {
-        let take = self.free()?.saturating_sub(left);
-        ensure!(take > 0, "there is less free than {left} bytes already");
-        run(Command::new("fallocate").args(["-l", &take.to_string()]).arg(self.ballast()))
+        let mut last = None;
+        for less in 0..64_u64 {
+            let take = self.free()?.saturating_sub(left + (less << 16));
+            ensure!(take > 0, "there is less free than {left} bytes already");
+            let mut command = Command::new("fallocate");
+            match run(command.args(["-l", &take.to_string()]).arg(self.ballast())) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+            self.make_room()?;
+        }
+        Err(last.context("nothing was tried")?)
     }
 
-    /// Gives the space back.
+    /// Gives the space back, if any was taken.
     ///
     /// # Errors
     ///
     /// If the file cannot be removed.
     pub(crate) fn make_room(&self) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.ballast())?)
+        match std::fs::remove_file(self.ballast()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn ballast(&self) -> PathBuf {
