@@ -3,7 +3,7 @@
 //! Load and checker live in this process, outside of the server's, with an AMQP client of their own. The rules are in
 //! `docs/durability-campaigns.md`; [`history`] is the checker, [`load`] the load, one module for each kind of fault.
 
-mod client;
+pub(crate) mod client;
 mod cycle;
 mod damage;
 mod disk_full;
