@@ -63,6 +63,25 @@ fn a_global_prefetch_is_shared_by_the_channel() {
 }
 
 #[test]
+fn a_global_prefetch_freed_by_one_queue_serves_another() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let (first, second) = (filled(&channel, 3), filled(&channel, 3));
+    channel.prefetch_shared(3);
+    channel.consume(&first, "a", &[]).unwrap();
+    channel.consume(&second, "b", &[]).unwrap();
+    let held = [channel.next(), channel.next(), channel.next()];
+    assert!(held.iter().all(|message| message.consumer == "a"));
+
+    channel.ack_all(held[2].tag);
+
+    for _ in 0..3 {
+        assert_eq!(channel.next().consumer, "b");
+    }
+}
+
+#[test]
 fn a_prefetch_raised_later_reaches_consumers_that_already_run() {
     let Some(program) = Broker::start_own("keeps the prefetch that a consumer began with") else {
         return;

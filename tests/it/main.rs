@@ -8,19 +8,23 @@
 )]
 
 mod alarms;
+mod client_commands;
 mod consumers;
 mod dead_lettering;
 mod definitions_import;
 mod delayed_messages;
+mod delivery_limits;
 mod direct_reply;
 mod durability;
 mod exchanges;
 mod handshake;
+mod idempotent_publishing;
 mod permissions;
 mod priorities;
 mod publisher_confirms;
 mod queue_limits;
 mod queues;
+mod resource_limits;
 mod serve_command;
 mod streams;
 mod time_to_live;

@@ -29,7 +29,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 5] = [
+const TOOLS: [Tool; 6] = [
     Tool {
         what: "a C compiler",
         is_there: || answers("cc", &["--version"]),
@@ -45,6 +45,7 @@ const TOOLS: [Tool; 5] = [
         },
         packages: &["python3", "python3-venv"],
     },
+    Tool { what: "OpenSSL", is_there: || answers("openssl", &["version"]), packages: &["openssl"] },
     Tool {
         what: "Node.js 18 with npm",
         is_there: || {
@@ -73,7 +74,7 @@ const TOOLS: [Tool; 5] = [
 pub(crate) fn tools() -> anyhow::Result<()> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.is_there)()).collect();
     if missing.is_empty() {
-        println!("every tool is there: cc, python3, node, npm, amqp-tools, librabbitmq");
+        println!("every tool is there: cc, python3, openssl, node, npm, amqp-tools, librabbitmq");
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().flat_map(|tool| tool.packages).copied().collect();

@@ -63,7 +63,16 @@ impl Access {
         };
         let user = Arc::clone(&user.name);
         broker.counters.connections_opened.add(1);
-        Ok(Self { inner: Arc::new(Inner { broker, tenant, user, connection, known: Mutex::new(known), exclusive: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                broker,
+                tenant,
+                user,
+                connection,
+                known: Mutex::new(known),
+                exclusive: Mutex::default(),
+            }),
+        })
     }
 
     /// The broker.
@@ -120,12 +129,16 @@ impl Access {
     ///
     /// [`BrokerError::AccessRefused`] if not.
     pub fn allow(&self, verb: Verb, kind: Kind, name: &str) -> Result<(), BrokerError> {
-        let resource = if name.is_empty() && kind == Kind::Exchange { DEFAULT_EXCHANGE } else { name };
+        let resource =
+            if name.is_empty() && kind == Kind::Exchange { DEFAULT_EXCHANGE } else { name };
         let mut known = self.known();
         let allowed = match known.answers.get(&(verb, resource.into())) {
             Some(allowed) => *allowed,
             None => {
-                let allowed = known.permissions.as_ref().is_some_and(|permissions| permissions.allows(verb, resource));
+                let allowed = known
+                    .permissions
+                    .as_ref()
+                    .is_some_and(|permissions| permissions.allows(verb, resource));
                 if known.answers.len() >= ANSWERS_MAX {
                     known.answers.clear();
                 }
@@ -137,7 +150,12 @@ impl Access {
         if allowed {
             return Ok(());
         }
-        Err(BrokerError::AccessRefused { verb: verb.word(), kind, name: name.into(), user: (*self.inner.user).into() })
+        Err(BrokerError::AccessRefused {
+            verb: verb.word(),
+            kind,
+            name: resource.into(),
+            user: (*self.inner.user).into(),
+        })
     }
 
     /// Decides whether the user may use a routing key with a topic exchange.
@@ -145,7 +163,12 @@ impl Access {
     /// # Errors
     ///
     /// [`BrokerError::TopicRefused`] if not.
-    pub(crate) fn allow_topic(&self, verb: Verb, exchange: &str, routing_key: &str) -> Result<(), BrokerError> {
+    pub(crate) fn allow_topic(
+        &self,
+        verb: Verb,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
         let user = self.known().user.clone();
         let tenant = self.tenant_name();
         let refused = user.is_some_and(|user| {
@@ -168,18 +191,24 @@ impl Access {
 
     /// A message that names its user must name the one who publishes it.
     pub(crate) fn check_user_id(&self, user_id: Option<&str>) -> Result<(), BrokerError> {
-        let Some(user_id) = user_id.filter(|user_id| *user_id != &*self.inner.user) else { return Ok(()) };
+        let Some(user_id) = user_id.filter(|user_id| *user_id != &*self.inner.user) else {
+            return Ok(());
+        };
         if self.known().user.as_ref().is_some_and(|user| user.has_tag("impersonator")) {
             return Ok(());
         }
         let own = &self.inner.user;
-        Err(BrokerError::Invalid(format!("user_id property set to '{user_id}' but authenticated user was '{own}'")))
+        Err(BrokerError::Invalid(format!(
+            "user_id property set to '{user_id}' but authenticated user was '{own}'"
+        )))
     }
 
     /// An exclusive queue of another connection is locked for this one.
     pub(crate) fn unlocked(&self, queue: &Queue) -> Result<(), BrokerError> {
         match queue.owner {
-            Some(owner) if owner != self.inner.connection => Err(BrokerError::Locked((*queue.name).into())),
+            Some(owner) if owner != self.inner.connection => {
+                Err(BrokerError::Locked((*queue.name).into()))
+            }
             _ => Ok(()),
         }
     }
@@ -197,7 +226,8 @@ impl Access {
         let revision = self.inner.broker.users.revision();
         if known.revision != revision {
             let user = self.inner.broker.users.get(&self.inner.user);
-            known.permissions = user.as_ref().and_then(|user| user.permissions_in(&self.inner.tenant.name));
+            known.permissions =
+                user.as_ref().and_then(|user| user.permissions_in(&self.inner.tenant.name));
             known.user = user;
             known.revision = revision;
             known.answers.clear();

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
+use model::exchange::ExchangeDefinition;
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::exchange::ExchangeDefinition;
 use model::{QueueDefinition, QueueId, Ticket, Timestamp};
 
 use crate::broker::Broker;
@@ -21,9 +21,15 @@ impl Broker {
     /// # Errors
     ///
     /// If the name is empty or too long, or the store fails.
-    pub fn put_tenant(&self, name: &str, description: TenantDescription) -> Result<Ticket, BrokerError> {
+    pub fn put_tenant(
+        &self,
+        name: &str,
+        description: TenantDescription,
+    ) -> Result<Ticket, BrokerError> {
         if name.len() > 255 {
-            return Err(BrokerError::Invalid("a tenant's name must be at most 255 bytes".to_owned()));
+            return Err(BrokerError::Invalid(
+                "a tenant's name must be at most 255 bytes".to_owned(),
+            ));
         }
         let tenant = match self.tenant(name) {
             Some(tenant) => {
@@ -35,11 +41,7 @@ impl Broker {
         self.define(vec![definitions::put_tenant(name, &tenant)])
     }
 
-    pub(crate) fn insert_tenant(
-        &self,
-        name: &str,
-        description: TenantDescription,
-    ) -> Arc<Tenant> {
+    pub(crate) fn insert_tenant(&self, name: &str, description: TenantDescription) -> Arc<Tenant> {
         let tenant = Arc::new(Tenant::new(name, description));
         self.tenants
             .write()
@@ -63,7 +65,9 @@ impl Broker {
             tenant.read().topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         let mut changes = vec![definitions::remove_tenant(name)];
         for exchange in exchanges {
-            if let Some(removed) = tenant.write().topology.remove_exchange(&exchange) {
+            let mut state = tenant.write();
+            if let Some(removed) = state.topology.remove_exchange(&exchange) {
+                self.close_waiting_rooms(&mut state, &removed, now)?;
                 changes.extend(definitions::forget(name, &removed));
             }
         }
@@ -146,7 +150,8 @@ impl Broker {
     ) -> Result<Ticket, BrokerError> {
         let user = self.users.get(user).ok_or_else(|| BrokerError::not_found(Kind::User, user))?;
         let mut user = User::clone(&user);
-        user.topic_permissions.retain(|(of, own)| &**of != tenant || own.exchange() != permission.exchange());
+        user.topic_permissions
+            .retain(|(of, own)| &**of != tenant || own.exchange() != permission.exchange());
         user.topic_permissions.push((tenant.into(), Arc::new(permission)));
         self.put_user(user)
     }
@@ -156,8 +161,14 @@ impl Broker {
     /// # Errors
     ///
     /// If there is no such tenant, or the store fails.
-    pub fn put_policy(&self, tenant: &str, kind: PolicyKind, policy: Policy) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn put_policy(
+        &self,
+        tenant: &str,
+        kind: PolicyKind,
+        policy: Policy,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let change = definitions::put_policy(&tenant.name, kind, &policy);
         {
             let mut state = tenant.write();
@@ -175,8 +186,14 @@ impl Broker {
     /// # Errors
     ///
     /// If there is no such tenant, or the store fails.
-    pub fn remove_policy(&self, tenant: &str, kind: PolicyKind, name: &str) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn remove_policy(
+        &self,
+        tenant: &str,
+        kind: PolicyKind,
+        name: &str,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         {
             let mut state = tenant.write();
             match kind {
@@ -193,7 +210,13 @@ impl Broker {
     /// # Errors
     ///
     /// If the store fails.
-    pub fn put_parameter(&self, tenant: &str, component: &str, name: &str, json: &[u8]) -> Result<Ticket, BrokerError> {
+    pub fn put_parameter(
+        &self,
+        tenant: &str,
+        component: &str,
+        name: &str,
+        json: &[u8],
+    ) -> Result<Ticket, BrokerError> {
         self.define(vec![definitions::put_parameter(tenant, component, name, json)])
     }
 
@@ -202,15 +225,25 @@ impl Broker {
     /// # Errors
     ///
     /// If the tenant does not exist, the definition is not valid, or the store fails.
-    pub fn import_exchange(&self, tenant: &str, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn import_exchange(
+        &self,
+        tenant: &str,
+        declare: &DeclareExchange<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if state.topology.exchange(declare.name).is_some() {
             return Ok(Ticket::NONE);
         }
-        let definition = ExchangeDefinition::new(&tenant.name, declare.name.into(), declare.kind, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
-        self.add_exchange(&tenant, &mut state, definition)
+        let definition = ExchangeDefinition::new(
+            &tenant.name,
+            declare.name.into(),
+            declare.kind,
+            declare.options(),
+        )
+        .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        self.add_exchange(&tenant, &mut state, definition, self.now())
     }
 
     /// Makes a queue of a definitions file; fine if it is there.
@@ -224,14 +257,16 @@ impl Broker {
         declare: &DeclareQueue<'_>,
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if state.queues.contains_key(declare.name) {
             return Ok(Ticket::NONE);
         }
         let default = state.description.default_queue_type.unwrap_or_default();
-        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.1)
     }
 
@@ -240,14 +275,22 @@ impl Broker {
     /// # Errors
     ///
     /// If the tenant or an end does not exist, or the store fails.
-    pub fn import_binding(&self, tenant: &str, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub fn import_binding(
+        &self,
+        tenant: &str,
+        request: &BindingRequest<'_>,
+    ) -> Result<Ticket, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         self.add_binding(&tenant, &mut state, request)
     }
 
     pub(crate) fn remember_queue(&self, queue: &Arc<Queue>) {
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).insert(queue.id, Arc::clone(queue));
+        self.queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(queue.id, Arc::clone(queue));
         self.note_expiring(queue);
     }
 
@@ -256,11 +299,16 @@ impl Broker {
         self.idle_queues.write().unwrap_or_else(PoisonError::into_inner).remove(&queue.id);
     }
 
-    /// Has the sweeper look at a queue with `x-expires`.
+    /// Has the sweeper look at a queue that expires, or at a stream that forgets.
     pub(crate) fn note_expiring(&self, queue: &Arc<Queue>) {
-        let Some(expires_ms) = queue.settings().expires else { return };
-        self.idle_queues.write().unwrap_or_else(PoisonError::into_inner).insert(queue.id, Arc::clone(queue));
-        self.sweeper.set(queue.last_used().after_ms(expires_ms));
+        let settings = queue.settings();
+        let aging = settings.max_age.filter(|_| queue.is_stream());
+        let Some(wait_ms) = settings.expires.or(aging) else { return };
+        self.idle_queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(queue.id, Arc::clone(queue));
+        self.sweeper.set(queue.last_used().after_ms(wait_ms));
     }
 
     pub(crate) fn expiring_queues(&self) -> Vec<Arc<Queue>> {

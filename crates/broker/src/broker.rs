@@ -46,7 +46,11 @@ pub struct Broker {
 
 impl Broker {
     /// A broker without tenants; [`Broker::open`](crate::definitions) loads what a catalog holds.
-    pub(crate) fn empty(pool: Arc<dyn Pool>, catalog: Arc<dyn Catalog>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn empty(
+        pool: Arc<dyn Pool>,
+        catalog: Arc<dyn Catalog>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             pool,
             catalog,
@@ -81,7 +85,8 @@ impl Broker {
 
     /// The tenants' names, sorted.
     pub fn tenant_names(&self) -> Vec<Arc<str>> {
-        let mut names: Vec<_> = self.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let mut names: Vec<_> =
+            self.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         names.sort();
         names
     }
@@ -116,7 +121,8 @@ impl Broker {
     /// [`BrokerError::NotFound`] if there is no such tenant or user, [`BrokerError::AccessRefused`] if the user has no
     /// permission in it, [`BrokerError::LimitReached`] if the tenant or user has too many connections.
     pub fn enter(self: &Arc<Self>, user: &str, tenant: &str) -> Result<Access, BrokerError> {
-        let found = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let found =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let user = self.users.get(user).ok_or_else(|| BrokerError::not_found(Kind::User, user))?;
         if user.permissions_in(tenant).is_none() {
             return Err(BrokerError::AccessRefused {
@@ -140,6 +146,10 @@ impl Broker {
     /// The pool says that something in `queue` became ready.
     pub(crate) fn became_ready(&self, id: QueueId, now: Timestamp) {
         let Some(queue) = self.queue(id) else { return };
+        if queue.is_waiting_room() {
+            self.release_delayed(&queue, now);
+            return;
+        }
         self.follow_up(vec![RouteTarget::new(queue, false)], now, 0);
     }
 }

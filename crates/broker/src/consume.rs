@@ -52,8 +52,14 @@ impl Access {
             0
         };
         let outbox = Arc::clone(outbox);
-        let consumer =
-            Arc::new(Consumer::new(broker.unique(), options, Arc::clone(&queue), outbox, channel_credit, cursor));
+        let consumer = Arc::new(Consumer::new(
+            broker.unique(),
+            options,
+            Arc::clone(&queue),
+            outbox,
+            channel_credit,
+            cursor,
+        ));
         queue.touch(now);
         match queue.add_consumer(Arc::clone(&consumer)) {
             Ok(()) => Ok(consumer),
@@ -72,8 +78,14 @@ impl Access {
     ) -> Arc<Consumer> {
         let broker = &self.inner.broker;
         let queue = Queue::for_replies(Arc::clone(&self.inner.tenant.name), now);
-        let consumer =
-            Consumer::new(broker.unique(), options, Arc::new(queue), Arc::clone(outbox), Arc::default(), 0);
+        let consumer = Consumer::new(
+            broker.unique(),
+            options,
+            Arc::new(queue),
+            Arc::clone(outbox),
+            Arc::default(),
+            0,
+        );
         let consumer = Arc::new(consumer);
         broker.replies.insert(token, Arc::clone(&consumer));
         consumer
@@ -87,7 +99,11 @@ impl Access {
     /// Whether the requester of a token still waits for replies.
     #[must_use]
     pub fn reply_consumer_exists(&self, token: &str) -> bool {
-        self.inner.broker.replies.get(token).is_some_and(|consumer| consumer.queue.tenant == self.inner.tenant.name)
+        self.inner
+            .broker
+            .replies
+            .get(token)
+            .is_some_and(|consumer| consumer.queue.tenant == self.inner.tenant.name)
     }
 
     /// Has a queue deliver what it can.
@@ -118,23 +134,21 @@ impl Access {
     /// # Errors
     ///
     /// If the queue does not exist, is locked, is a stream, or may not be read.
-    pub fn get(
-        &self,
-        name: &str,
-        no_ack: bool,
-        now: Timestamp,
-    ) -> Result<Fetched, BrokerError> {
+    pub fn get(&self, name: &str, no_ack: bool, now: Timestamp) -> Result<Fetched, BrokerError> {
         self.allow(Verb::Read, Kind::Queue, name)?;
         let queue = self.existing_queue(name)?;
         self.unlocked(&queue)?;
         if queue.is_stream() {
-            return Err(BrokerError::Unsupported(format!("basic.get is not supported by stream '{name}'")));
+            return Err(BrokerError::Unsupported(format!(
+                "basic.get is not supported by stream '{name}'"
+            )));
         }
         queue.touch(now);
         let broker = &self.inner.broker;
         let hold = if no_ack { Hold::Take } else { Hold::UntilSettled };
         loop {
-            let request = LeaseRequest { queue: queue.id, messages_max: 1, bytes_max: usize::MAX, hold, now };
+            let request =
+                LeaseRequest { queue: queue.id, messages_max: 1, bytes_max: usize::MAX, hold, now };
             let lease = broker.pool.lease(request).now()?;
             let nothing_expired = lease.expired.is_empty();
             if !nothing_expired {
@@ -142,7 +156,8 @@ impl Access {
             }
             if let Some(leased) = lease.messages.into_iter().next() {
                 let left = broker.pool.stats(queue.id).now()?.ready;
-                let counter = if no_ack { &broker.counters.fetched_no_ack } else { &broker.counters.fetched };
+                let counter =
+                    if no_ack { &broker.counters.fetched_no_ack } else { &broker.counters.fetched };
                 counter.add(1);
                 return Ok(Fetched::Message(queue, leased, left));
             }

@@ -14,13 +14,21 @@ pub const PREFETCH_UNLIMITED: u32 = 0;
 pub struct Credit {
     limit: AtomicU32,
     held: AtomicU32,
+    /// Beyond any limit that a client sets: what the server lets it hold. 0 for none.
+    cap: u32,
 }
 
 impl Credit {
     /// A credit of at most `limit` messages, [`PREFETCH_UNLIMITED`] for none.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { limit: AtomicU32::new(limit), held: AtomicU32::new(0) }
+        Self { limit: AtomicU32::new(limit), held: AtomicU32::new(0), cap: 0 }
+    }
+
+    /// A credit without a limit of the client's, of at most `cap` messages.
+    #[must_use]
+    pub fn capped(cap: u32) -> Self {
+        Self { cap, ..Self::new(PREFETCH_UNLIMITED) }
     }
 
     /// Changes the limit; what is held beyond a lower one stays held.
@@ -31,10 +39,15 @@ impl Credit {
     /// How many more messages fit.
     #[must_use]
     pub fn room(&self) -> u32 {
-        match self.limit.load(Ordering::Acquire) {
-            PREFETCH_UNLIMITED => u32::MAX,
-            limit => limit.saturating_sub(self.held.load(Ordering::Acquire)),
-        }
+        let unlimited = |limit| if limit == PREFETCH_UNLIMITED { u32::MAX } else { limit };
+        let limit = unlimited(self.limit.load(Ordering::Acquire)).min(unlimited(self.cap));
+        limit.saturating_sub(self.held.load(Ordering::Acquire))
+    }
+
+    /// Whether somebody may have been refused who draws from the same credit.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.is_limited() || (self.cap != 0 && self.held() >= self.cap / 2)
     }
 
     /// Whether there is a limit at all.
@@ -110,7 +123,8 @@ impl Consumer {
         channel_credit: Arc<Credit>,
         cursor: u64,
     ) -> Self {
-        let credit = Credit::new(if options.no_ack { PREFETCH_UNLIMITED } else { options.prefetch });
+        let credit =
+            Credit::new(if options.no_ack { PREFETCH_UNLIMITED } else { options.prefetch });
         Self {
             id,
             options,

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use model::death::{self, Buried, Death};
 pub use model::decision::Reason;
 use model::decision::{Fate, decide};
-use model::death::{self, Buried, Death};
 use model::publish_rules::Marked;
 use model::{Address, Message, QueueId, Sequence, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -60,11 +60,11 @@ impl Broker {
                 settlement: Settlement::Ack,
             });
             if let Some((message, to)) = self.bury(queue, &message, reason, now)? {
-                changes.push(enqueue(message, &to, now, &self.sweeper));
+                changes.push(enqueue(message, &to, None, now, &self.sweeper));
                 reached.extend(to);
             }
         }
-        self.pool.commit(Commit { changes, now }).now()?;
+        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
         self.follow_up(reached, now, depth);
         Ok(())
     }
@@ -78,24 +78,32 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Option<(Message, Vec<RouteTarget>)>, BrokerError> {
         let settings = queue.settings();
-        let fate =
-            decide(reason, settings.dead_letter_exchange.as_deref(), settings.dead_letter_routing_key.as_deref());
+        let fate = decide(
+            reason,
+            settings.dead_letter_exchange.as_deref(),
+            settings.dead_letter_routing_key.as_deref(),
+        );
         let (exchange, routing_key) = match fate {
             Fate::Discard => return Ok(None),
             Fate::Park => {
                 self.counters.parked.add(1);
                 let parking = self.parking_queue(&queue.tenant, now)?;
-                let (buried, _) = with_history(queue, message, reason, ("", Some(&parking.name)), now);
+                let (buried, _) =
+                    with_history(queue, message, reason, ("", Some(&parking.name)), now);
                 return Ok(Some((buried, vec![RouteTarget::new(parking, false)])));
             }
             Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
         };
-        let (buried, history) = with_history(queue, message, reason, (&exchange, routing_key.as_deref()), now);
+        let (buried, history) =
+            with_history(queue, message, reason, (&exchange, routing_key.as_deref()), now);
         let Some(tenant) = self.tenant(&queue.tenant) else { return Ok(None) };
         let headers = Marked::of(buried.properties()).ok().and_then(|marked| marked.headers);
-        let extra_keys = history.as_ref().map(|history| history.extra_keys.as_slice()).unwrap_or_default();
-        let keys: Vec<&str> =
-            [&*buried.address.routing_key].into_iter().chain(extra_keys.iter().map(String::as_str)).collect();
+        let extra_keys =
+            history.as_ref().map(|history| history.extra_keys.as_slice()).unwrap_or_default();
+        let keys: Vec<&str> = [&*buried.address.routing_key]
+            .into_iter()
+            .chain(extra_keys.iter().map(String::as_str))
+            .collect();
         let mut to = match tenant.route(self, &exchange, &keys, headers) {
             Ok(to) => to,
             // A dead-letter exchange that does not exist: as in RabbitMQ, the message is gone.
@@ -139,15 +147,27 @@ impl Broker {
     }
 
     /// Pushes the oldest messages out of a queue that has more than it may.
-    pub(crate) fn push_out(&self, queue: &Arc<Queue>, overflow: &Overflow, now: Timestamp, depth: usize) {
+    pub(crate) fn push_out(
+        &self,
+        queue: &Arc<Queue>,
+        overflow: &Overflow,
+        now: Timestamp,
+        depth: usize,
+    ) {
         while let Ok(stats) = self.pool.stats(queue.id).now() {
             let over = stats.ready.saturating_sub(overflow.length_max);
             if (over == 0 && stats.ready_bytes <= overflow.bytes_max) || depth > CHAIN_MAX {
                 return;
             }
-            let messages_max = usize::try_from(over).unwrap_or(PUSHED_OUT_MAX).clamp(1, PUSHED_OUT_MAX);
-            let request =
-                LeaseRequest { queue: queue.id, messages_max, bytes_max: usize::MAX, hold: Hold::UntilSettled, now };
+            let messages_max =
+                usize::try_from(over).unwrap_or(PUSHED_OUT_MAX).clamp(1, PUSHED_OUT_MAX);
+            let request = LeaseRequest {
+                queue: queue.id,
+                messages_max,
+                bytes_max: usize::MAX,
+                hold: Hold::UntilSettled,
+                now,
+            };
             let Ok(lease) = self.pool.lease(request).now() else { return };
             if lease.messages.is_empty() && lease.expired.is_empty() {
                 return;
@@ -155,7 +175,11 @@ impl Broker {
             if !lease.expired.is_empty() {
                 self.expire_in(queue, lease.expired, now);
             }
-            let messages = lease.messages.into_iter().map(|leased| (leased.sequence, leased.message)).collect();
+            let messages = lease
+                .messages
+                .into_iter()
+                .map(|leased| (leased.sequence, leased.message))
+                .collect();
             if let Err(error) = self.move_dead(queue, messages, Reason::MaxLength, now, depth + 1) {
                 tracing::warn!(queue = %queue.name, %error, "cannot push messages out of a full queue");
                 return;
@@ -168,7 +192,11 @@ impl Access {
     /// After a publish: the queue delivers, and pushes out what it has too much.
     pub(crate) fn enqueued(&self, queue: &Arc<Queue>, overflow: Option<&Overflow>, now: Timestamp) {
         let broker = &self.inner.broker;
-        broker.dispatch(queue, now);
+        // A message whose time to live is zero has expired by now, but not for who is waiting for it.
+        broker.dispatch(queue, Timestamp(now.0.saturating_sub(1)));
+        if queue.is_stream() {
+            broker.trim_stream(queue, now);
+        }
         if let Some(overflow) = overflow {
             broker.push_out(queue, overflow, now, 0);
         }
@@ -184,12 +212,18 @@ impl Access {
     }
 
     /// A full queue refused a message that its policy sends to the dead-letter exchange.
-    pub(crate) fn dead_letter_refused(&self, queue: &Arc<Queue>, message: &Message, reason: Reason, now: Timestamp) {
+    pub(crate) fn dead_letter_refused(
+        &self,
+        queue: &Arc<Queue>,
+        message: &Message,
+        reason: Reason,
+        now: Timestamp,
+    ) {
         let broker = &self.inner.broker;
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
             let Some((message, to)) = buried else { return Ok(()) };
-            let changes = vec![enqueue(message, &to, now, &broker.sweeper)];
-            broker.pool.commit(Commit { changes, now }).now()?;
+            let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
+            broker.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             broker.follow_up(to, now, 0);
             Ok(())
         });
@@ -232,11 +266,19 @@ fn with_history(
 }
 
 /// Puts one message into queues, each with its own time to live.
-fn enqueue(message: Message, to: &[RouteTarget], now: Timestamp, sweeper: &Alarm) -> Change {
+pub(crate) fn enqueue(
+    message: Message,
+    to: &[RouteTarget],
+    expiration_ms: Option<u64>,
+    now: Timestamp,
+    sweeper: &Alarm,
+) -> Change {
     let targets: Targets = to
         .iter()
         .map(|target| {
-            let expires = target.ttl_ms.map(|ttl_ms| now.after_ms(ttl_ms.max(1)));
+            let ttl_ms = [target.ttl_ms, expiration_ms].into_iter().flatten().min();
+            let expires =
+                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl_ms| now.after_ms(ttl_ms));
             if let Some(expires) = expires {
                 sweeper.set(expires);
             }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
 use model::permission::Verb;
 use model::policy::PolicyTarget;
-use model::exchange::{ExchangeDefinition, ExchangeKind, ExchangeOptions, is_type};
-use model::routing::{BindError, BindingEnd};
+use model::routing::{BindError, BindingEnd, Removed};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
 use store::{Change, Commit, DefinitionChange, QueueKind};
@@ -152,7 +152,11 @@ impl Access {
     /// # Errors
     ///
     /// If the name is reserved, the type or an argument not valid, or it exists with other properties.
-    pub fn declare_exchange(&self, declare: &DeclareExchange<'_>) -> Result<Ticket, BrokerError> {
+    pub fn declare_exchange(
+        &self,
+        declare: &DeclareExchange<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         if declare.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -170,15 +174,19 @@ impl Access {
             return Ok(Ticket::NONE);
         }
         if declare.name.starts_with(RESERVED_PREFIX) {
-            return Err(BrokerError::ReservedName { kind: Kind::Exchange, name: declare.name.into() });
+            return Err(BrokerError::ReservedName {
+                kind: Kind::Exchange,
+                name: declare.name.into(),
+            });
         }
-        let definition = ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            ExchangeDefinition::new(self.tenant_name(), declare.name.into(), declare.kind, options)
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if let Some(alternate) = &definition.alternate {
             self.allow(Verb::Read, Kind::Exchange, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, alternate)?;
         }
-        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition)
+        self.inner.broker.add_exchange(&self.inner.tenant, &mut state, definition, now)
     }
 
     /// Deletes an exchange and its bindings; fine if it is not there.
@@ -186,7 +194,12 @@ impl Access {
     /// # Errors
     ///
     /// If it is a system exchange, may not be configured, or is used and only to be deleted if not.
-    pub fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Ticket, BrokerError> {
+    pub fn delete_exchange(
+        &self,
+        name: &str,
+        if_unused: bool,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
@@ -201,9 +214,9 @@ impl Access {
         if if_unused && state.topology.is_in_use(name) {
             return Err(BrokerError::InUse { kind: Kind::Exchange, name: name.into() });
         }
-        let removed = state.topology.remove_exchange(name);
-        let changes = removed.map(|removed| definitions::forget(&self.inner.tenant.name, &removed)).unwrap_or_default();
-        self.inner.broker.define(changes)
+        let removed = state.topology.remove_exchange(name).unwrap_or_default();
+        self.inner.broker.close_waiting_rooms(&mut state, &removed, now)?;
+        self.inner.broker.define(definitions::forget(&self.inner.tenant.name, &removed))
     }
 
     /// Binds a queue or exchange to an exchange.
@@ -226,7 +239,11 @@ impl Access {
     /// # Errors
     ///
     /// If the user may not write to the destination or read from the source.
-    pub fn unbind(&self, request: &BindingRequest<'_>) -> Result<Ticket, BrokerError> {
+    pub fn unbind(
+        &self,
+        request: &BindingRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
         self.may_bind(request)?;
         let tenant = &self.inner.tenant;
         let mut state = tenant.write();
@@ -236,6 +253,7 @@ impl Access {
         let destination = request.end();
         let binding = request.to(&destination);
         let removed = state.topology.unbind(&binding).map_err(bind_error)?;
+        self.inner.broker.close_waiting_rooms(&mut state, &removed, now)?;
         self.inner.broker.define(definitions::forget(&tenant.name, &removed))
     }
 
@@ -246,7 +264,13 @@ impl Access {
         let kind = if request.to_queue { Kind::Queue } else { Kind::Exchange };
         self.allow(Verb::Write, kind, request.destination)?;
         self.allow(Verb::Read, Kind::Exchange, request.source)?;
-        let topic = self.inner.tenant.read().topology.exchange(request.source).is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
+        let topic = self
+            .inner
+            .tenant
+            .read()
+            .topology
+            .exchange(request.source)
+            .is_some_and(|exchange| exchange.exchange_type.kind == ExchangeKind::Topic);
         if topic {
             self.allow_topic(Verb::Read, request.source, request.routing_key)?;
         }
@@ -271,7 +295,11 @@ impl Access {
     ///
     /// If the name is reserved, an argument not valid, it exists with other properties or belongs to another
     /// connection, or a limit is reached.
-    pub fn declare_queue(&self, declare: &DeclareQueue<'_>, now: Timestamp) -> Result<Declared, BrokerError> {
+    pub fn declare_queue(
+        &self,
+        declare: &DeclareQueue<'_>,
+        now: Timestamp,
+    ) -> Result<Declared, BrokerError> {
         let tenant = &self.inner.tenant;
         check_name(declare.name, Kind::Queue)?;
         self.inner.broker.counters.queues_declared.add(1);
@@ -282,12 +310,15 @@ impl Access {
             return self.redeclare(existing, declare, now);
         }
         let default = state.description.default_queue_type.unwrap_or_default();
-        let definition = QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let definition =
+            QueueDefinition::new(&tenant.name, declare.name.into(), default, declare.options())
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         if declare.name.starts_with(RESERVED_PREFIX) && !declare.generated {
             return Err(BrokerError::ReservedName { kind: Kind::Queue, name: declare.name.into() });
         }
-        if let Some(exchange) = definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref()) {
+        if let Some(exchange) =
+            definition.arguments.as_ref().and_then(|own| own.dead_letter_exchange.as_deref())
+        {
             self.allow(Verb::Read, Kind::Queue, declare.name)?;
             self.allow(Verb::Write, Kind::Exchange, exchange)?;
         }
@@ -301,7 +332,8 @@ impl Access {
             )));
         }
         let owner = declare.exclusive.then_some(self.inner.connection);
-        let (queue, ticket) = self.inner.broker.add_queue(tenant, &mut state, definition, owner, now)?;
+        let (queue, ticket) =
+            self.inner.broker.add_queue(tenant, &mut state, definition, owner, now)?;
         drop(state);
         if owner.is_some() {
             self.inner.exclusive().push(Arc::clone(&queue));
@@ -329,7 +361,11 @@ impl Access {
 
     fn found(&self, queue: Arc<Queue>, ticket: Ticket) -> Result<Declared, BrokerError> {
         let stats = self.inner.broker.pool.stats(queue.id).now()?;
-        let ready = if queue.is_stream() { stats.next.0.saturating_sub(stats.first.0) } else { stats.ready };
+        let ready = if queue.is_stream() {
+            stats.next.0.saturating_sub(stats.first.0)
+        } else {
+            stats.ready
+        };
         Ok(Declared { ready, consumers: queue.consumer_count(), queue, ticket })
     }
 
@@ -370,9 +406,15 @@ impl Access {
         let queue = self.existing_queue(name)?;
         self.unlocked(&queue)?;
         if queue.is_stream() {
-            return Err(BrokerError::Unsupported(format!("queue.purge is not supported by stream '{name}'")));
+            return Err(BrokerError::Unsupported(format!(
+                "queue.purge is not supported by stream '{name}'"
+            )));
         }
-        let receipt = self.commit(Commit { changes: vec![Change::Purge { queue: queue.id }], now })?;
+        let receipt = self.commit(Commit {
+            changes: vec![Change::Purge { queue: queue.id }],
+            now,
+            ..Commit::default()
+        })?;
         Ok((receipt.removed, receipt.ticket))
     }
 }
@@ -406,12 +448,55 @@ impl Broker {
         tenant: &Tenant,
         state: &mut State,
         definition: ExchangeDefinition,
+        now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
-        let change = definition.durable.then(|| definitions::put_exchange(&tenant.name, &definition));
         let name = Arc::clone(&definition.name);
+        let mut waiting = None;
+        if definition.exchange_type.delayed {
+            let id = self.allocate_queue_id()?;
+            let room = self.waiting_room(tenant, &definition, id, now);
+            let changes = vec![Change::CreateQueue { queue: id, kind: room.kind() }];
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+            state.waiting.insert(Arc::clone(&name), room);
+            waiting = Some(id);
+        }
+        let change = definition
+            .durable
+            .then(|| definitions::put_exchange(&tenant.name, &definition, waiting));
         state.topology.add_exchange(Arc::new(definition));
         apply_alternate(state, &name);
         self.define(change.into_iter().collect())
+    }
+
+    /// The queue in which the messages of a delayed exchange wait.
+    pub(crate) fn waiting_room(
+        &self,
+        tenant: &Tenant,
+        exchange: &ExchangeDefinition,
+        id: QueueId,
+        now: Timestamp,
+    ) -> Arc<Queue> {
+        let tenant = Arc::clone(&tenant.name);
+        let room = Arc::new(Queue::waiting_room(id, tenant, &exchange.name, exchange.durable, now));
+        self.remember_queue(&room);
+        room
+    }
+
+    /// Delayed messages go with their exchange.
+    pub(crate) fn close_waiting_rooms(
+        &self,
+        state: &mut State,
+        removed: &Removed,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        for exchange in &removed.exchanges {
+            if let Some(room) = state.waiting.remove(&exchange.name) {
+                self.forget_queue(&room);
+                let changes = vec![Change::DeleteQueue { queue: room.id }];
+                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn add_queue(
@@ -427,7 +512,8 @@ impl Broker {
         state.queues.insert(Arc::clone(&queue.name), Arc::clone(&queue));
         self.counters.queues_created.add(1);
         let durable = queue.kind().durable;
-        let change = durable.then(|| definitions::put_queue(&tenant.name, &queue.definition, queue.id));
+        let change =
+            durable.then(|| definitions::put_queue(&tenant.name, &queue.definition, queue.id));
         let ticket = self.define(change.into_iter().collect())?;
         Ok((queue, ticket))
     }
@@ -452,7 +538,7 @@ impl Broker {
         let queue = Arc::new(Queue::new(id, name, definition, owner, Arc::new(settings), now));
         if fresh {
             let changes = vec![Change::CreateQueue { queue: id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         self.remember_queue(&queue);
         Ok(queue)
@@ -472,6 +558,7 @@ impl Broker {
         if let Some((_, removed)) = state.topology.remove_queue(&queue.name)
             && (queue.kind().durable || !removed.exchanges.is_empty())
         {
+            self.close_waiting_rooms(&mut state, &removed, now)?;
             changes = definitions::forget(&tenant.name, &removed);
         }
         if queue.kind().durable {
@@ -480,7 +567,11 @@ impl Broker {
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);
         self.counters.queues_deleted.add(1);
-        let gone = Commit { changes: vec![Change::DeleteQueue { queue: queue.id }], now };
+        let gone = Commit {
+            changes: vec![Change::DeleteQueue { queue: queue.id }],
+            now,
+            ..Commit::default()
+        };
         let receipt = self.pool.commit(gone).now()?;
         let ticket = self.define(changes)?.max(receipt.ticket);
         drop(state);
@@ -500,8 +591,13 @@ impl Broker {
     }
 
     /// The parking queue of a tenant, made when it is needed first.
-    pub(crate) fn parking_queue(&self, tenant: &str, now: Timestamp) -> Result<Arc<Queue>, BrokerError> {
-        let tenant = self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+    pub(crate) fn parking_queue(
+        &self,
+        tenant: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Queue>, BrokerError> {
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
         let mut state = tenant.write();
         if let Some(queue) = state.queues.get(PARKING_QUEUE) {
             return Ok(Arc::clone(queue));
@@ -540,14 +636,21 @@ pub(crate) fn effective_settings(state: &State, definition: &QueueDefinition) ->
         QueueType::Stream => PolicyTarget::Stream,
     };
     let (policy, operator) = state.policies.effective(&definition.name, target);
-    QueueSettings::resolve(definition, policy.map(|p| &p.definition), operator.map(|p| &p.definition))
+    QueueSettings::resolve(
+        definition,
+        policy.map(|p| &p.definition),
+        operator.map(|p| &p.definition),
+    )
 }
 
 /// Gives an exchange the alternate that its argument or its policy names.
 pub(crate) fn apply_alternate(state: &mut State, name: &str) {
-    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else { return };
+    let Some(own) = state.topology.exchange(name).map(|exchange| exchange.alternate.clone()) else {
+        return;
+    };
     let policy = state.policies.effective(name, PolicyTarget::Exchange).0;
-    let of_policy = || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
+    let of_policy =
+        || policy.and_then(|policy| policy.definition.alternate_exchange.as_deref().map(Arc::from));
     let alternate = own.or_else(of_policy);
     state.topology.set_alternate(name, alternate);
 }
@@ -580,7 +683,10 @@ fn is_durable(state: &State, request: &BindingRequest<'_>) -> bool {
 fn check_name(name: &str, kind: Kind) -> Result<(), BrokerError> {
     if name.len() > NAME_BYTES_MAX {
         let len = name.len();
-        return Err(BrokerError::Invalid(format!("{} name must be at most {NAME_BYTES_MAX} bytes, not {len}", kind.word())));
+        return Err(BrokerError::Invalid(format!(
+            "{} name must be at most {NAME_BYTES_MAX} bytes, not {len}",
+            kind.word()
+        )));
     }
     Ok(())
 }

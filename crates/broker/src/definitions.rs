@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use model::exchange::{ExchangeDefinition, ExchangeOptions};
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
-use model::exchange::{ExchangeDefinition, ExchangeOptions};
 use model::routing::{BindError, Binding, BindingEnd, BindingRequest, Removed};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueType, Timestamp};
 use posthouse_amqp::{RawTable, Table};
@@ -48,6 +48,9 @@ struct ExchangeValue {
     auto_delete: bool,
     internal: bool,
     arguments: Box<str>,
+    /// The queue in which its delayed messages wait.
+    #[serde(default)]
+    waiting: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +71,8 @@ struct BindingValue {
     arguments: Box<str>,
 }
 
+type FourTexts = (Box<str>, Box<str>, Box<str>, Box<str>);
+
 #[derive(Debug, Serialize, Deserialize)]
 struct UserValue {
     password_hash: Option<Box<str>>,
@@ -77,9 +82,9 @@ struct UserValue {
     #[serde(default)]
     max_channels: Option<u64>,
     /// Tenant, configure, write, read.
-    permissions: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
+    permissions: Vec<FourTexts>,
     /// Tenant, exchange, write, read.
-    topic_permissions: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
+    topic_permissions: Vec<FourTexts>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,7 +96,8 @@ struct PolicyValue {
 }
 
 fn key(parts: &[&str]) -> Box<str> {
-    let escaped: Vec<String> = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F")).collect();
+    let escaped: Vec<String> =
+        parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F")).collect();
     escaped.join("/").into()
 }
 
@@ -114,13 +120,18 @@ fn unpack(packed: &str) -> Result<Table, BrokerError> {
     RawTable::from_bytes(&bytes).decode().map_err(|error| BrokerError::Invalid(error.to_string()))
 }
 
-pub(crate) fn put_exchange(tenant: &str, exchange: &ExchangeDefinition) -> DefinitionChange {
+pub(crate) fn put_exchange(
+    tenant: &str,
+    exchange: &ExchangeDefinition,
+    waiting: Option<QueueId>,
+) -> DefinitionChange {
     let value = ExchangeValue {
         kind: exchange.exchange_type.to_string().into(),
         durable: exchange.durable,
         auto_delete: exchange.auto_delete,
         internal: exchange.internal,
         arguments: pack(&exchange.arguments),
+        waiting: waiting.map(|id| id.0),
     };
     put(&["exchange", tenant, &exchange.name], &value)
 }
@@ -140,7 +151,13 @@ pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
 }
 
-fn binding_key(tenant: &str, source: &str, destination: &BindingEnd, routing_key: &str, arguments: &str) -> Box<str> {
+fn binding_key(
+    tenant: &str,
+    source: &str,
+    destination: &BindingEnd,
+    routing_key: &str,
+    arguments: &str,
+) -> Box<str> {
     let (kind, destination) = match destination {
         BindingEnd::Queue(name) => ("q", name),
         BindingEnd::Exchange(name) => ("x", name),
@@ -150,7 +167,8 @@ fn binding_key(tenant: &str, source: &str, destination: &BindingEnd, routing_key
 
 pub(crate) fn put_binding(tenant: &str, binding: &BindingRequest<'_>) -> DefinitionChange {
     let arguments = pack(binding.arguments);
-    let key = binding_key(tenant, binding.source, binding.destination, binding.routing_key, &arguments);
+    let key =
+        binding_key(tenant, binding.source, binding.destination, binding.routing_key, &arguments);
     let (destination, to_queue) = match binding.destination {
         BindingEnd::Queue(name) => ((**name).into(), true),
         BindingEnd::Exchange(name) => ((**name).into(), false),
@@ -169,7 +187,8 @@ pub(crate) fn put_binding(tenant: &str, binding: &BindingRequest<'_>) -> Definit
 /// Everything that went out of a topology goes out of the catalog; what was never in it does no harm.
 pub(crate) fn forget(tenant: &str, removed: &Removed) -> Vec<DefinitionChange> {
     let exchanges = removed.exchanges.iter().filter(|exchange| exchange.durable);
-    let exchanges = exchanges.map(|exchange| DefinitionChange::Remove(key(&["exchange", tenant, &exchange.name])));
+    let exchanges = exchanges
+        .map(|exchange| DefinitionChange::Remove(key(&["exchange", tenant, &exchange.name])));
     let bindings = removed.bindings.iter().map(|binding| {
         let arguments = pack(binding.arguments());
         let Binding { source, destination, routing_key, .. } = binding;
@@ -248,7 +267,12 @@ pub(crate) fn remove_policy(tenant: &str, kind: PolicyKind, name: &str) -> Defin
 }
 
 /// A parameter: kept for whoever asks, as JSON text.
-pub(crate) fn put_parameter(tenant: &str, component: &str, name: &str, value: &[u8]) -> DefinitionChange {
+pub(crate) fn put_parameter(
+    tenant: &str,
+    component: &str,
+    name: &str,
+    value: &[u8],
+) -> DefinitionChange {
     let key = key(&["parameter", tenant, component, name]);
     DefinitionChange::Put(Definition { key, value: value.into() })
 }
@@ -259,12 +283,25 @@ impl Broker {
     /// # Errors
     ///
     /// If the store cannot be read, or a definition is not understood: it then says which and why.
-    pub fn open(pool: Arc<dyn Pool>, catalog: Arc<dyn Catalog>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
+    pub fn open(
+        pool: Arc<dyn Pool>,
+        catalog: Arc<dyn Catalog>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, BrokerError> {
         let broker = Self::empty(pool, catalog, clock);
         let now = broker.now();
         let definitions = broker.catalog.load().now()?;
         // Tenants first, then what is in them; bindings last, because they name the rest.
-        for pass in ["queue-ids", "tenant", "user", "policy", "operator-policy", "exchange", "queue", "binding"] {
+        for pass in [
+            "queue-ids",
+            "tenant",
+            "user",
+            "policy",
+            "operator-policy",
+            "exchange",
+            "queue",
+            "binding",
+        ] {
             for definition in &definitions {
                 let parts = parts(&definition.key);
                 let names: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -289,7 +326,7 @@ impl Broker {
             }
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         Ok(())
     }
@@ -304,16 +341,23 @@ impl Broker {
             ["tenant", name] => {
                 self.load_tenant(name, &read(value)?);
                 Ok(())
-            },
+            }
             ["user", name] => self.load_user(name, read(value)?),
             [kind @ ("policy" | "operator-policy"), tenant, name] => {
-                let kind = if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
+                let kind =
+                    if *kind == "policy" { PolicyKind::Ordinary } else { PolicyKind::Operator };
                 self.load_policy(&*self.tenant_of(tenant)?, kind, name, &read(value)?)
             }
-            ["exchange", tenant, name] => self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?),
-            ["queue", tenant, name] => self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now),
-            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, read(value)?),
-            _ => Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned())),
+            ["exchange", tenant, name] => {
+                self.load_exchange(&*self.tenant_of(tenant)?, name, &read(value)?, now)
+            }
+            ["queue", tenant, name] => {
+                self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now)
+            }
+            ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, &read(value)?),
+            _ => {
+                Err(BrokerError::Invalid("not understood: written by a newer version?".to_owned()))
+            }
         }
     }
 
@@ -363,8 +407,9 @@ impl Broker {
         value: &PolicyValue,
     ) -> Result<(), BrokerError> {
         let definition = unpack(&value.definition)?;
-        let (policy, _) = Policy::new(name, &value.pattern, value.priority, &value.apply_to, &definition)
-            .map_err(|error| BrokerError::Invalid(error.to_string()))?;
+        let (policy, _) =
+            Policy::new(name, &value.pattern, value.priority, &value.apply_to, &definition)
+                .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
         match kind {
             PolicyKind::Ordinary => drop(state.policies.insert(policy)),
@@ -373,7 +418,13 @@ impl Broker {
         Ok(())
     }
 
-    fn load_exchange(&self, tenant: &Tenant, name: &str, value: &ExchangeValue) -> Result<(), BrokerError> {
+    fn load_exchange(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        value: &ExchangeValue,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
         let options = ExchangeOptions {
             durable: value.durable,
             auto_delete: value.auto_delete,
@@ -383,6 +434,11 @@ impl Broker {
         let definition = ExchangeDefinition::new(&tenant.name, name.into(), &value.kind, options)
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
         let mut state = tenant.write();
+        if let Some(id) = value.waiting.map(QueueId) {
+            let room = self.waiting_room(tenant, &definition, id, now);
+            self.ensure_in_pool(&room, now)?;
+            state.waiting.insert(Arc::clone(&definition.name), room);
+        }
         state.topology.add_exchange(Arc::new(definition));
         apply_alternate(&mut state, name);
         Ok(())
@@ -396,8 +452,12 @@ impl Broker {
         now: Timestamp,
     ) -> Result<(), BrokerError> {
         let arguments = unpack(&value.arguments)?;
-        let options =
-            QueueOptions { durable: value.durable, exclusive: false, auto_delete: value.auto_delete, arguments };
+        let options = QueueOptions {
+            durable: value.durable,
+            exclusive: false,
+            auto_delete: value.auto_delete,
+            arguments,
+        };
         let default = QueueType::from_word(&value.queue_type).unwrap_or_default();
         let definition = QueueDefinition::new(&tenant.name, name.into(), default, options)
             .map_err(|error| BrokerError::Invalid(error.to_string()))?;
@@ -418,11 +478,16 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Arc<Queue>, BrokerError> {
         let queue = self.make_queue(tenant, state, definition, None, now, Some(id))?;
-        if self.pool.stats(id).now().is_err() {
-            let changes = vec![Change::CreateQueue { queue: id, kind: queue.kind() }];
-            self.pool.commit(Commit { changes, now }).now()?;
-        }
+        self.ensure_in_pool(&queue, now)?;
         Ok(queue)
+    }
+
+    fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
+        if self.pool.stats(queue.id).now().is_err() {
+            let changes = vec![Change::CreateQueue { queue: queue.id, kind: queue.kind() }];
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+        }
+        Ok(())
     }
 
     /// An identity that no queue ever had.
@@ -443,14 +508,15 @@ impl Broker {
             queue.set_settings(Arc::new(effective_settings(&state, &queue.definition)));
             self.note_expiring(queue);
         }
-        let exchanges: Vec<Arc<str>> = state.topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
+        let exchanges: Vec<Arc<str>> =
+            state.topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         for exchange in exchanges {
             apply_alternate(&mut state, &exchange);
         }
     }
 }
 
-fn load_binding(tenant: &Tenant, value: BindingValue) -> Result<(), BrokerError> {
+fn load_binding(tenant: &Tenant, value: &BindingValue) -> Result<(), BrokerError> {
     let arguments = unpack(&value.arguments)?;
     let mut state = tenant.write();
     let destination = if value.to_queue {

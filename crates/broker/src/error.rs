@@ -52,7 +52,9 @@ pub enum BrokerError {
         user: Box<str>,
     },
     /// A topic permission does not match the routing key.
-    #[error("{verb} access to topic '{routing_key}' in exchange '{exchange}' refused for user '{user}'")]
+    #[error(
+        "{verb} access to topic '{routing_key}' in exchange '{exchange}' refused for user '{user}'"
+    )]
     TopicRefused {
         /// `write` or `read`.
         verb: &'static str,
@@ -92,6 +94,9 @@ pub enum BrokerError {
     /// An argument or property is not valid; the text names it and the reason.
     #[error("{0}")]
     Invalid(String),
+    /// A message's encoded properties or headers cannot be read; the text says why.
+    #[error("{0}")]
+    Malformed(String),
     /// The exchange type is not known.
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(Box<str>),

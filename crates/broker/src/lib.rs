@@ -16,6 +16,7 @@
 //! | `consume` | consuming, fetching, leaving |
 //! | `settle` | acknowledge, give back, refuse |
 //! | `dead_letter` | what becomes of refused, expired, pushed out messages |
+//! | `delay` | delayed exchanges |
 //! | `sweeper` | what time has made ready |
 //! | `stream` | queues that are read without taking |
 //! | `reply` | direct replies |
@@ -31,6 +32,7 @@ mod counters;
 mod dead_letter;
 mod declare;
 mod definitions;
+mod delay;
 mod error;
 mod outbox;
 mod publish;

@@ -144,6 +144,7 @@ impl Outbox {
     /// queues of its consumers to dispatch.
     #[must_use]
     pub fn take_congested(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) <= OUTBOX_BYTES_MAX / 2 && self.congested.swap(false, Ordering::AcqRel)
+        self.bytes.load(Ordering::Acquire) <= OUTBOX_BYTES_MAX / 2
+            && self.congested.swap(false, Ordering::AcqRel)
     }
 }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::task::Context;
 
-use model::publish_rules::{self, Marked};
 use model::exchange::ExchangeKind;
 use model::permission::Verb;
+use model::publish_rules::{self, Marked};
 use model::{Address, DedupId, Message, Sequence, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
 use smallvec::SmallVec;
-use store::{Change, Commit, Leased, Receipt, Target, Targets};
+use store::{Change, Commit, Handout, Leased, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
@@ -24,7 +24,8 @@ use crate::reply::is_reply_token;
 use crate::route_cache::{Route, RouteCache, RouteKind, RouteTarget};
 
 /// Properties that ask the broker for something. A message without them takes the short way.
-const MARKS: [Property; 4] = [Property::Headers, Property::Expiration, Property::UserId, Property::ReplyTo];
+const MARKS: [Property; 4] =
+    [Property::Headers, Property::Expiration, Property::UserId, Property::ReplyTo];
 
 /// What a client publishes.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +99,12 @@ impl Publisher {
     /// # Errors
     ///
     /// If the exchange does not exist, the user may not write to it, or a property is not valid. The batch is as before.
-    pub fn publish(&mut self, publish: Publish<'_>, now: Timestamp) -> Result<Published, BrokerError> {
-        let peek = Peek::decode(publish.properties).map_err(invalid)?;
+    pub fn publish(
+        &mut self,
+        publish: Publish<'_>,
+        now: Timestamp,
+    ) -> Result<Published, BrokerError> {
+        let peek = Peek::decode(publish.properties).map_err(malformed)?;
         self.routes.validate(self.access.revision());
         let route = match self.routes.find(publish.exchange, publish.routing_key) {
             Some(route) => route,
@@ -111,7 +116,9 @@ impl Publisher {
                 let message = self.message(&route.address, publish.properties, publish.body, &peek);
                 Ok(self.enqueue(message, targets, &Extras::default(), now))
             }
-            RouteKind::Queues(_) | RouteKind::PerMessage => self.publish_with_care(publish, &route, &peek, now),
+            RouteKind::Queues(_) | RouteKind::PerMessage | RouteKind::Delayed(_) => {
+                self.publish_with_care(publish, &route, &peek, now)
+            }
             RouteKind::Reply => {
                 let message = self.message(&route.address, publish.properties, publish.body, &peek);
                 Ok(self.access.reply(message))
@@ -129,41 +136,84 @@ impl Publisher {
     ) -> Result<Published, BrokerError> {
         let marked = Marked::of(publish.properties).map_err(invalid)?;
         self.access.check_user_id(marked.user_id)?;
-        let headers = marked.headers.map(publish_rules::headers).transpose().map_err(invalid)?.unwrap_or_default();
+        if let Some(headers) = &marked.headers {
+            headers.check().map_err(malformed)?;
+        }
+        let headers = marked
+            .headers
+            .map(publish_rules::headers)
+            .transpose()
+            .map_err(invalid)?
+            .unwrap_or_default();
         let extras = Extras {
             expiration_ms: publish_rules::expiration(marked.expiration).map_err(invalid)?,
-            not_before: headers.delay_ms.map(|delay_ms| now.after_ms(delay_ms)),
+            not_before: headers
+                .delay_ms
+                .filter(|delay_ms| *delay_ms > 0)
+                // The clock counts whole milliseconds: one more, so that it is never early.
+                .map(|delay_ms| now.after_ms(delay_ms + 1)),
             dedup: headers
                 .dedup_id
                 .as_deref()
                 .map(|id| publish_rules::dedup_id(self.access.tenant_name(), publish.exchange, id)),
         };
-        let rewritten =
-            publish_rules::rewrite(publish.properties, &headers, publish.reply_token).map_err(invalid)?;
+        let rewritten = publish_rules::rewrite(publish.properties, &headers, publish.reply_token)
+            .map_err(invalid)?;
         let encoded = rewritten.as_deref().unwrap_or(publish.properties);
         let message = self.message(&route.address, encoded, publish.body, peek);
+        if let (RouteKind::Delayed(waiting), Some(_)) = (&route.kind, extras.not_before) {
+            // Routed when its delay is over, by the bindings of then; its time to live begins then, too.
+            let target = RouteTarget::new(Arc::clone(waiting), true);
+            return Ok(self.enqueue(
+                message,
+                &[target],
+                &Extras { expiration_ms: None, ..extras },
+                now,
+            ));
+        }
         if let (RouteKind::Queues(targets), true) = (&route.kind, headers.extra_keys.is_empty()) {
             return Ok(self.enqueue(message, targets, &extras, now));
         }
-        let keys: SmallVec<[&str; 4]> =
-            [publish.routing_key].into_iter().chain(headers.extra_keys.iter().map(String::as_str)).collect();
+        let keys: SmallVec<[&str; 4]> = [publish.routing_key]
+            .into_iter()
+            .chain(headers.extra_keys.iter().map(String::as_str))
+            .collect();
         let targets = self.access.route(publish.exchange, &keys, marked.headers)?;
         Ok(self.enqueue(message, &targets, &extras, now))
     }
 
-    fn message(&self, address: &Arc<Address>, properties: &[u8], body: &[u8], peek: &Peek) -> Message {
-        Message::new(Arc::clone(address), properties, body, peek.is_persistent(), peek.priority().unwrap_or(0))
+    fn message(
+        &self,
+        address: &Arc<Address>,
+        properties: &[u8],
+        body: &[u8],
+        peek: &Peek,
+    ) -> Message {
+        Message::new(
+            Arc::clone(address),
+            properties,
+            body,
+            peek.is_persistent(),
+            peek.priority().unwrap_or(0),
+        )
     }
 
     fn resolve(&mut self, exchange: &str, routing_key: &str) -> Result<Arc<Route>, BrokerError> {
         let kind = self.access.resolve(exchange, routing_key)?;
-        let address = Arc::new(Address { exchange: exchange.into(), routing_key: routing_key.into() });
+        let address =
+            Arc::new(Address { exchange: exchange.into(), routing_key: routing_key.into() });
         let route = Arc::new(Route { address, kind });
         self.routes.insert(&route);
         Ok(route)
     }
 
-    fn enqueue(&mut self, message: Message, to: &[RouteTarget], extras: &Extras, now: Timestamp) -> Published {
+    fn enqueue(
+        &mut self,
+        message: Message,
+        to: &[RouteTarget],
+        extras: &Extras,
+        now: Timestamp,
+    ) -> Published {
         let mut targets = Targets::new();
         let mut refused = false;
         let body_bytes = message.body_len() as u64;
@@ -178,10 +228,10 @@ impl Publisher {
                 (Some(queue), Some(message)) => Some(queue.min(message)),
                 (queue, message) => queue.or(message),
             };
-            // A time to live of zero means: now or never. The dispatch that follows the commit still is now.
             // A delayed message begins to live when its delay is over.
             let born = not_before.unwrap_or(now);
-            let expires = ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl.max(1)));
+            let expires =
+                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl));
             self.earliest = self.earliest.min(not_before.or(expires).unwrap_or(Timestamp::MAX));
             targets.push(Target {
                 queue: target.queue.id,
@@ -203,7 +253,11 @@ impl Publisher {
 
     /// Counts a message for a queue; false if the queue is full and refuses.
     fn touch(&mut self, target: &RouteTarget, body_bytes: u64, delayed: bool) -> bool {
-        let index = match self.touched.iter().position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue)) {
+        let index = match self
+            .touched
+            .iter()
+            .position(|touched| Arc::ptr_eq(&touched.target.queue, &target.queue))
+        {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
@@ -215,7 +269,8 @@ impl Publisher {
         if let Some(overflow) = &target.overflow
             && overflow.mode != model::Overflow::DropHead
             && !delayed
-            && (touched.messages >= overflow.length_max || touched.bytes + body_bytes > overflow.bytes_max)
+            && (touched.messages >= overflow.length_max
+                || touched.bytes + body_bytes > overflow.bytes_max)
         {
             return false;
         }
@@ -226,7 +281,11 @@ impl Publisher {
     }
 
     fn refuse(&mut self, target: &RouteTarget, message: &Message, now: Timestamp) {
-        if target.overflow.as_ref().is_some_and(|overflow| overflow.mode == model::Overflow::RejectPublishDlx) {
+        if target
+            .overflow
+            .as_ref()
+            .is_some_and(|overflow| overflow.mode == model::Overflow::RejectPublishDlx)
+        {
             self.access.dead_letter_refused(&target.queue, message, Reason::MaxLength, now);
         }
     }
@@ -241,23 +300,38 @@ impl Publisher {
             self.touched.clear();
             return Ok(Receipt::default());
         }
-        self.flush_with(Vec::new(), now)
+        self.flush_with(Vec::new(), Handout::AtOnce, now)
     }
 
-    /// Commits the batch together with `first`, all or none: a transaction.
+    /// Commits the batch together with `first`, all or none: a transaction. Nobody sees its messages before it is
+    /// durable.
     ///
     /// # Errors
     ///
     /// As [`Publisher::flush`].
-    pub fn flush_with(&mut self, first: Vec<Change>, now: Timestamp) -> Result<Receipt, BrokerError> {
+    pub fn commit_transaction(
+        &mut self,
+        first: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
+        self.flush_with(first, Handout::WhenDurable, now)
+    }
+
+    fn flush_with(
+        &mut self,
+        first: Vec<Change>,
+        handout: Handout,
+        now: Timestamp,
+    ) -> Result<Receipt, BrokerError> {
         let capacity = self.changes.len();
         let gathered = std::mem::replace(&mut self.changes, Vec::with_capacity(capacity.min(1024)));
-        let changes = if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
+        let changes =
+            if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
         let touched = std::mem::take(&mut self.touched);
         let counters = &self.access.broker().counters;
         counters.published.add(changes.len() as u64);
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
-        let receipt = self.access.commit(Commit { changes, now })?;
+        let receipt = self.access.commit(Commit { changes, now, handout })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
@@ -284,7 +358,8 @@ impl Publisher {
     /// Whether consumers have caught up; otherwise the context's task is woken when they have.
     pub fn poll_relaxed(&mut self, context: &Context<'_>) -> bool {
         let pool = &*self.access.broker().pool;
-        let relaxed = self.crowd.as_ref().is_none_or(|(queue, _)| queue.poll_relaxed(context, pool));
+        let relaxed =
+            self.crowd.as_ref().is_none_or(|(queue, _)| queue.poll_relaxed(context, pool));
         if relaxed {
             self.crowd = None;
         }
@@ -317,6 +392,10 @@ struct Extras {
     expiration_ms: Option<u64>,
     not_before: Option<Timestamp>,
     dedup: Option<DedupId>,
+}
+
+fn malformed(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Malformed(error.to_string())
 }
 
 fn invalid(error: impl std::fmt::Display) -> BrokerError {
@@ -356,11 +435,18 @@ impl Access {
     /// Hands a reply to the connection that waits for it.
     fn reply(&self, message: Message) -> Published {
         let found = self.inner.broker.replies.get(&message.address.routing_key);
-        let Some(consumer) = found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name) else {
+        let Some(consumer) =
+            found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name)
+        else {
             return Published::Unroutable;
         };
-        let leased =
-            Leased { sequence: Sequence(0), message, delivery_count: 0, redelivered: false, expires: None };
+        let leased = Leased {
+            sequence: Sequence(0),
+            message,
+            delivery_count: 0,
+            redelivered: false,
+            expires: None,
+        };
         let outbox = Arc::clone(&consumer.outbox);
         outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);
         Published::Queued

@@ -48,6 +48,7 @@ pub struct Queue {
     deleted: AtomicBool,
     /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
     stalled: AtomicBool,
+    is_waiting_room: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ impl Queue {
             used: AtomicU64::new(now.0),
             deleted: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            is_waiting_room: false,
         }
     }
 
@@ -100,6 +102,26 @@ impl Queue {
 
     pub(crate) fn set_settings(&self, settings: Arc<QueueSettings>) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// The queue in which the delayed messages of an exchange wait.
+    pub(crate) fn waiting_room(
+        id: QueueId,
+        tenant: Arc<str>,
+        exchange: &str,
+        durable: bool,
+        now: Timestamp,
+    ) -> Self {
+        let definition = QueueDefinition { durable, ..QueueDefinition::plain(exchange) };
+        Self {
+            is_waiting_room: true,
+            ..Self::new(id, tenant, definition, None, Arc::default(), now)
+        }
+    }
+
+    /// Whether delayed messages of the exchange of its name wait in it.
+    pub(crate) fn is_waiting_room(&self) -> bool {
+        self.is_waiting_room
     }
 
     /// The pseudo-queue of a consumer of direct replies.
@@ -236,7 +258,8 @@ impl Queue {
     /// compare in [`Queue::poll_relaxed`].
     pub(crate) fn crowd(&self, pool: &dyn Pool) -> Option<u64> {
         let dispatch = self.lock();
-        if dispatch.consumers.is_empty() || self.is_stream() || self.stalled.load(Ordering::Relaxed) {
+        if dispatch.consumers.is_empty() || self.is_stream() || self.stalled.load(Ordering::Relaxed)
+        {
             return None;
         }
         let given = dispatch.given;
@@ -247,7 +270,10 @@ impl Queue {
     /// Whether consumers have caught up; otherwise the context's task is woken when they have.
     pub(crate) fn poll_relaxed(&self, context: &Context<'_>, pool: &dyn Pool) -> bool {
         let mut dispatch = self.lock();
-        if dispatch.consumers.is_empty() || self.is_deleted() || self.ready(pool) <= CROWD_MESSAGES / 2 {
+        if dispatch.consumers.is_empty()
+            || self.is_deleted()
+            || self.ready(pool) <= CROWD_MESSAGES / 2
+        {
             return true;
         }
         dispatch.crowd.push(context.waker().clone());
@@ -281,7 +307,8 @@ struct Round {
 impl Dispatch {
     /// The next round: consumers with room of the highest priority that has any, starting after the last one served.
     fn plan(&self, single_active: bool) -> Option<Round> {
-        let considered = if single_active { 1.min(self.consumers.len()) } else { self.consumers.len() };
+        let considered =
+            if single_active { 1.min(self.consumers.len()) } else { self.consumers.len() };
         let mut start = 0;
         while let Some(first) = self.consumers.get(start).filter(|_| start < considered) {
             let priority = first.options.priority;
@@ -339,7 +366,13 @@ impl Dispatch {
             .iter()
             .filter_map(|&(index, room)| {
                 let consumer = self.consumers.get(index)?;
-                Some(Hand { index, consumer, room, bytes: consumer.outbox.room_bytes(), items: Vec::new() })
+                Some(Hand {
+                    index,
+                    consumer,
+                    room,
+                    bytes: consumer.outbox.room_bytes(),
+                    items: Vec::new(),
+                })
             })
             .collect();
         let mut turn = 0;
@@ -376,7 +409,11 @@ fn next_hand<'h, 'c>(hands: &'h mut [Hand<'c>], turn: &mut usize) -> Option<&'h 
     let found = (0..count)
         .map(|step| (*turn + step) % count)
         .find(|&at| hands.get(at).is_some_and(|hand| hand.room > 0 && hand.bytes > 0))
-        .or_else(|| (0..count).map(|step| (*turn + step) % count).find(|&at| hands.get(at).is_some_and(|h| h.room > 0)))?;
+        .or_else(|| {
+            (0..count)
+                .map(|step| (*turn + step) % count)
+                .find(|&at| hands.get(at).is_some_and(|h| h.room > 0))
+        })?;
     *turn = (found + 1) % count;
     hands.get_mut(found)
 }

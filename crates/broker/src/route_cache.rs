@@ -29,6 +29,8 @@ pub(crate) enum RouteKind {
     Queues(Box<[RouteTarget]>),
     /// The headers take part: routed anew each time.
     PerMessage,
+    /// Messages with a delay wait in this queue until they are routed; others are routed anew each time.
+    Delayed(Arc<Queue>),
     /// Straight to the connection that waits for a reply.
     Reply,
 }
@@ -114,4 +116,3 @@ impl RouteCache {
 fn key(exchange: &str, routing_key: &str) -> u64 {
     FixedState::default().hash_one((exchange, routing_key))
 }
-

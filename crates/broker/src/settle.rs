@@ -62,7 +62,11 @@ impl SettleBatch {
         // The last group first: acks come in runs of one consumer.
         let found = self.groups.iter().rposition(|group| group.holder.is(holder));
         let index = found.unwrap_or_else(|| {
-            self.groups.push(Group { holder: holder.clone(), sequences: Sequences::new(), count: 0 });
+            self.groups.push(Group {
+                holder: holder.clone(),
+                sequences: Sequences::new(),
+                count: 0,
+            });
             self.groups.len() - 1
         });
         let Some(group) = self.groups.get_mut(index) else { return };
@@ -122,7 +126,7 @@ impl Access {
         let changes = batch.changes(Settlement::Ack);
         let broker = &self.inner.broker;
         if !changes.is_empty() {
-            self.commit(Commit { changes, now })?;
+            self.commit(Commit { changes, now, ..Commit::default() })?;
         }
         let count: u32 = batch.groups.iter().map(|group| group.count).sum();
         broker.counters.acknowledged.add(u64::from(count));
@@ -145,7 +149,12 @@ impl Access {
     /// # Errors
     ///
     /// [`BrokerError::Store`] if the pool has failed.
-    pub fn release(&self, refused: &[Refused], counted: Counted, now: Timestamp) -> Result<(), BrokerError> {
+    pub fn release(
+        &self,
+        refused: &[Refused],
+        counted: Counted,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
         self.inner.broker.release(refused, counted, now)
     }
 
@@ -169,14 +178,20 @@ pub enum Counted {
 }
 
 impl Broker {
-    pub(crate) fn release(&self, refused: &[Refused], counted: Counted, now: Timestamp) -> Result<(), BrokerError> {
+    pub(crate) fn release(
+        &self,
+        refused: &[Refused],
+        counted: Counted,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
         let mut plain = SettleBatch::default();
         let mut delayed: Vec<(Timestamp, SettleBatch)> = Vec::new();
         let mut exhausted = Vec::new();
         for one in refused {
             let settings = one.holder.queue().settings();
             let attempts = one.delivery_count + 1;
-            let limited = counted == Counted::Yes && settings.delivery_limit.is_some_and(|limit| attempts > limit);
+            let limited = counted == Counted::Yes
+                && settings.delivery_limit.is_some_and(|limit| attempts > limit);
             if limited {
                 exhausted.push(one.clone());
                 continue;
@@ -193,19 +208,30 @@ impl Broker {
         let counted = counted == Counted::Yes;
         let mut changes = plain.changes(Settlement::Release { not_before: None, counted });
         for (not_before, batch) in &mut delayed {
-            changes.extend(batch.changes(Settlement::Release { not_before: Some(*not_before), counted }));
+            changes.extend(
+                batch.changes(Settlement::Release { not_before: Some(*not_before), counted }),
+            );
             self.sweeper.set(*not_before);
         }
         if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now }).now()?;
+            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         }
         for batch in delayed.iter().map(|(_, batch)| batch).chain([&plain]) {
             self.settled(batch, now);
         }
-        if exhausted.is_empty() { Ok(()) } else { self.reject(&exhausted, Reason::DeliveryLimit, now) }
+        if exhausted.is_empty() {
+            Ok(())
+        } else {
+            self.reject(&exhausted, Reason::DeliveryLimit, now)
+        }
     }
 
-    pub(crate) fn reject(&self, refused: &[Refused], reason: Reason, now: Timestamp) -> Result<(), BrokerError> {
+    pub(crate) fn reject(
+        &self,
+        refused: &[Refused],
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
         let mut gone = SettleBatch::default();
         for one in refused {
             gone.add(&one.holder, one.sequence);
@@ -213,8 +239,12 @@ impl Broker {
             if queue.is_stream() {
                 continue;
             }
-            let request =
-                ReadRequest { queue: queue.id, from: one.sequence, messages_max: 1, bytes_max: usize::MAX };
+            let request = ReadRequest {
+                queue: queue.id,
+                from: one.sequence,
+                messages_max: 1,
+                bytes_max: usize::MAX,
+            };
             let stored = self.pool.read(request).now()?;
             let found = stored.into_iter().find(|stored| stored.sequence == one.sequence);
             if let Some(stored) = found {

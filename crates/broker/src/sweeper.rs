@@ -78,7 +78,8 @@ fn sweep(broker: &Broker) -> Option<Timestamp> {
             broker.became_ready(queue, now);
         }
         let idle = broker.expire_idle_queues(now);
-        let next = [due.next, idle].into_iter().flatten().min();
+        let old = broker.trim_old_streams(now);
+        let next = [due.next, idle, old].into_iter().flatten().min();
         if next.is_none_or(|next| next > now) {
             return next;
         }

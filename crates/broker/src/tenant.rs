@@ -34,6 +34,8 @@ pub struct Tenant {
 pub(crate) struct State {
     pub(crate) topology: Topology,
     pub(crate) queues: HashMap<Arc<str>, Arc<Queue>>,
+    /// Where the messages of delayed exchanges wait, by exchange.
+    pub(crate) waiting: HashMap<Arc<str>, Arc<Queue>>,
     pub(crate) policies: Policies,
     pub(crate) limits: TenantLimits,
     pub(crate) description: TenantDescription,
@@ -55,6 +57,7 @@ impl Tenant {
             state: RwLock::new(State {
                 topology: Topology::new(name),
                 queues: HashMap::new(),
+                waiting: HashMap::new(),
                 policies: Policies::default(),
                 limits: TenantLimits::default(),
                 description,
@@ -86,7 +89,10 @@ impl Tenant {
 
     /// Locks the state for a change; the revision moves when the change is over.
     pub(crate) fn write(&self) -> Change<'_> {
-        Change { state: self.state.write().unwrap_or_else(PoisonError::into_inner), revision: &self.revision }
+        Change {
+            state: self.state.write().unwrap_or_else(PoisonError::into_inner),
+            revision: &self.revision,
+        }
     }
 
     /// A queue by name.
@@ -118,7 +124,15 @@ impl Tenant {
     }
 
     /// What an address leads to, as far as it can be known without a message.
-    pub(crate) fn resolve(&self, broker: &Broker, exchange: &str, routing_key: &str) -> Result<RouteKind, BrokerError> {
+    pub(crate) fn resolve(
+        &self,
+        broker: &Broker,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<RouteKind, BrokerError> {
+        if let Some(waiting) = self.read().waiting.get(exchange) {
+            return Ok(RouteKind::Delayed(Arc::clone(waiting)));
+        }
         let routed = self.routed(exchange, &[routing_key], None)?;
         if !routed.cacheable {
             return Ok(RouteKind::PerMessage);
@@ -126,14 +140,26 @@ impl Tenant {
         Ok(RouteKind::Queues(targets(broker, &routed).into()))
     }
 
-    fn routed(&self, exchange: &str, keys: &[&str], headers: Option<RawTable<'_>>) -> Result<Routed, BrokerError> {
+    fn routed(
+        &self,
+        exchange: &str,
+        keys: &[&str],
+        headers: Option<RawTable<'_>>,
+    ) -> Result<Routed, BrokerError> {
         // Headers that cannot be read match nothing; who must refuse them has done so before.
         let headers = || headers.and_then(|raw| raw.decode().ok());
         let state = self.read();
-        state.topology.route(exchange, keys, headers).map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))
+        state
+            .topology
+            .route(exchange, keys, headers)
+            .map_err(|_| BrokerError::not_found(Kind::Exchange, exchange))
     }
 
-    pub(crate) fn open_connection(&self, user: &User, connection: ConnectionId) -> Result<(), BrokerError> {
+    pub(crate) fn open_connection(
+        &self,
+        user: &User,
+        connection: ConnectionId,
+    ) -> Result<(), BrokerError> {
         let limit = self.read().limits.max_connections;
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = connections.values().map(HashSet::len).sum();
@@ -168,14 +194,22 @@ impl Tenant {
 
     /// Connections open now.
     pub fn connection_count(&self) -> usize {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).values().map(HashSet::len).sum()
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(HashSet::len)
+            .sum()
     }
 }
 
 fn targets(broker: &Broker, routed: &Routed) -> Vec<RouteTarget> {
     let at_once = routed.queues.iter().map(|id| (*id, false));
     let delayed = routed.delayed.iter().map(|id| (*id, true));
-    at_once.chain(delayed).filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed))).collect()
+    at_once
+        .chain(delayed)
+        .filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed)))
+        .collect()
 }
 
 /// A change of a tenant under way.

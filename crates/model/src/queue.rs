@@ -22,8 +22,11 @@ pub enum QueueType {
     Stream,
 }
 
-const TYPES: &[(&str, QueueType)] =
-    &[("classic", QueueType::Classic), ("quorum", QueueType::Quorum), ("stream", QueueType::Stream)];
+const TYPES: &[(&str, QueueType)] = &[
+    ("classic", QueueType::Classic),
+    ("quorum", QueueType::Quorum),
+    ("stream", QueueType::Stream),
+];
 
 impl QueueType {
     /// The name on the wire.
@@ -100,7 +103,10 @@ impl RetryType {
 
 /// The arguments that mean something here, checked. Clustering hints and `x-queue-mode` are taken and ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "each is the argument of that name; times in milliseconds, ages in seconds")]
+#[expect(
+    missing_docs,
+    reason = "each is the argument of that name; times in milliseconds, ages in seconds"
+)]
 pub struct QueueArguments {
     pub message_ttl: Option<u64>,
     pub expires: Option<u64>,
@@ -233,33 +239,59 @@ impl QueueDefinition {
     /// # Errors
     ///
     /// [`Inequivalent`] with the first difference.
-    pub fn check_equivalent(&self, tenant: &str, received: &QueueOptions) -> Result<(), Inequivalent> {
+    pub fn check_equivalent(
+        &self,
+        tenant: &str,
+        received: &QueueOptions,
+    ) -> Result<(), Inequivalent> {
         let of = Named::queue(&self.name, tenant);
-        Inequivalent::check_property("durable", &of, self.durable, received.durable)?;
-        Inequivalent::check_property("auto_delete", &of, self.auto_delete, received.auto_delete)?;
+        Inequivalent::check_property("durable", &of, &self.durable, &received.durable)?;
+        Inequivalent::check_property("auto_delete", &of, &self.auto_delete, &received.auto_delete)?;
         for argument in COMPARED {
-            Inequivalent::check_argument(argument, &of, self.arguments_table(), &received.arguments)?;
+            Inequivalent::check_argument(
+                argument,
+                &of,
+                self.arguments_table(),
+                &received.arguments,
+            )?;
         }
         Ok(())
     }
 }
 
 /// What a type cannot be.
-fn check_type(queue_type: QueueType, options: &QueueOptions, of: &Named) -> Result<(), ArgumentError> {
+fn check_type(
+    queue_type: QueueType,
+    options: &QueueOptions,
+    of: &Named,
+) -> Result<(), ArgumentError> {
     let invalid = |property| Err(ArgumentError::InvalidProperty { property, of: of.clone() });
     match queue_type {
         QueueType::Classic => return Ok(()),
         QueueType::Quorum | QueueType::Stream if !options.durable => return invalid("non-durable"),
-        QueueType::Quorum | QueueType::Stream if options.exclusive => return invalid("exclusive-owner"),
-        QueueType::Quorum | QueueType::Stream if options.auto_delete && queue_type == QueueType::Stream => {
+        QueueType::Quorum | QueueType::Stream if options.exclusive => {
+            return invalid("exclusive-owner");
+        }
+        QueueType::Quorum | QueueType::Stream
+            if options.auto_delete && queue_type == QueueType::Stream =>
+        {
             return invalid("auto-delete");
         }
         QueueType::Quorum => {}
         QueueType::Stream => {
-            for argument in ["x-dead-letter-exchange", "x-message-ttl", "x-max-priority", "x-single-active-consumer"] {
+            for argument in [
+                "x-dead-letter-exchange",
+                "x-message-ttl",
+                "x-max-priority",
+                "x-single-active-consumer",
+            ] {
                 if options.arguments.get(argument).is_some() {
                     let argument = argument.into();
-                    return Err(ArgumentError::NotForType { argument, of: of.clone(), queue_type: "rabbit_stream_queue" });
+                    return Err(ArgumentError::NotForType {
+                        argument,
+                        of: of.clone(),
+                        queue_type: "rabbit_stream_queue",
+                    });
                 }
             }
         }
@@ -271,11 +303,16 @@ fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
     let dead_letter_exchange = arguments.exchange_name("x-dead-letter-exchange")?.map(Into::into);
     let dead_letter_routing_key = arguments.text("x-dead-letter-routing-key")?.map(Into::into);
     if dead_letter_routing_key.is_some() && dead_letter_exchange.is_none() {
-        return Err(arguments.invalid("x-dead-letter-routing-key", Fault::Unknown("routing_key_but_no_dlx_defined")));
+        return Err(arguments.invalid(
+            "x-dead-letter-routing-key",
+            Fault::Unknown("routing_key_but_no_dlx_defined"),
+        ));
     }
     let queue_modes = &[("default", ()), ("lazy", ())];
     let mode_fault = || match arguments.table.get("x-queue-mode") {
-        Some(mode) => Fault::Said(format!("unsupported queue mode '{}'", crate::argument::shown(mode))),
+        Some(mode) => {
+            Fault::Said(format!("unsupported queue mode '{}'", crate::argument::shown(mode)))
+        }
         None => Fault::Unknown("unsupported queue mode"),
     };
     arguments
@@ -292,7 +329,11 @@ fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
         max_priority: max_priority(arguments)?,
         single_active_consumer: arguments.boolean("x-single-active-consumer")?.unwrap_or(false),
         delivery_limit: arguments.integer("x-delivery-limit")?,
-        retry_type: arguments.word("x-delayed-retry-type", RETRY_TYPES, "invalid_delayed_retry_type")?,
+        retry_type: arguments.word(
+            "x-delayed-retry-type",
+            RETRY_TYPES,
+            "invalid_delayed_retry_type",
+        )?,
         retry_min: arguments.time_ms("x-delayed-retry-min")?,
         retry_max: arguments.time_ms("x-delayed-retry-max")?,
         consumer_timeout: arguments.positive_time_ms("x-consumer-timeout")?,
@@ -304,7 +345,9 @@ fn max_priority(arguments: &Arguments<'_>) -> Result<Option<u8>, ArgumentError> 
     let Some(value) = arguments.integer("x-max-priority")? else { return Ok(None) };
     match u8::try_from(value) {
         Ok(priority) => Ok(Some(priority)),
-        Err(_) if value > PRIORITY_MAX => Err(arguments.invalid("x-max-priority", Fault::MaxExceeded(value))),
+        Err(_) if value > PRIORITY_MAX => {
+            Err(arguments.invalid("x-max-priority", Fault::MaxExceeded(value)))
+        }
         Err(_) => Err(arguments.invalid("x-max-priority", Fault::Negative(value))),
     }
 }
@@ -332,15 +375,20 @@ pub fn age_secs(text: &str) -> Option<u64> {
     count.checked_mul(secs)
 }
 
-
 #[cfg(test)]
 mod tests {
     use posthouse_amqp::table::Value;
 
     use super::*;
 
-    fn declare(arguments: impl IntoIterator<Item = (&'static str, Value)>) -> Result<QueueDefinition, ArgumentError> {
-        let options = QueueOptions { durable: true, arguments: arguments.into_iter().collect(), ..QueueOptions::default() };
+    fn declare(
+        arguments: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<QueueDefinition, ArgumentError> {
+        let options = QueueOptions {
+            durable: true,
+            arguments: arguments.into_iter().collect(),
+            ..QueueOptions::default()
+        };
         QueueDefinition::new("v", "q".into(), QueueType::Classic, options)
     }
 
@@ -350,14 +398,28 @@ mod tests {
 
     #[test]
     fn bad_arguments_are_refused_in_the_words_that_clients_compare() {
-        let invalid = |argument: &str, fault: &str| format!("invalid arg '{argument}' for queue 'q' in vhost 'v': {fault}");
+        let invalid = |argument: &str, fault: &str| {
+            format!("invalid arg '{argument}' for queue 'q' in vhost 'v': {fault}")
+        };
 
-        assert_eq!(refusal("x-message-ttl", "a"), invalid("x-message-ttl", "\"expected integer, got longstr\""));
-        assert_eq!(refusal("x-message-ttl", Value::I32(-1)), invalid("x-message-ttl", "{value_negative,-1}"));
+        assert_eq!(
+            refusal("x-message-ttl", "a"),
+            invalid("x-message-ttl", "\"expected integer, got longstr\"")
+        );
+        assert_eq!(
+            refusal("x-message-ttl", Value::I32(-1)),
+            invalid("x-message-ttl", "{value_negative,-1}")
+        );
         assert_eq!(refusal("x-expires", Value::I32(0)), invalid("x-expires", "{value_zero,0}"));
-        assert_eq!(refusal("x-max-priority", Value::I32(300)), invalid("x-max-priority", "{max_value_exceeded,300}"));
+        assert_eq!(
+            refusal("x-max-priority", Value::I32(300)),
+            invalid("x-max-priority", "{max_value_exceeded,300}")
+        );
         assert_eq!(refusal("x-overflow", "foo"), invalid("x-overflow", "invalid_overflow"));
-        assert_eq!(refusal("x-queue-mode", "foo"), invalid("x-queue-mode", "\"unsupported queue mode 'foo'\""));
+        assert_eq!(
+            refusal("x-queue-mode", "foo"),
+            invalid("x-queue-mode", "\"unsupported queue mode 'foo'\"")
+        );
         assert_eq!(
             refusal("x-dead-letter-routing-key", "k"),
             invalid("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")

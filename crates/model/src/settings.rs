@@ -59,10 +59,13 @@ impl QueueSettings {
         let unset = PolicyDefinition::default();
         let (policy, operator) = (policy.unwrap_or(&unset), operator.unwrap_or(&unset));
         let lowest = |values: [Option<u64>; 3]| values.into_iter().flatten().min();
-        let dead_letter_exchange = own.dead_letter_exchange.clone().or_else(|| policy.dead_letter_exchange.clone());
+        let dead_letter_exchange =
+            own.dead_letter_exchange.clone().or_else(|| policy.dead_letter_exchange.clone());
         let dead_letter_routing_key =
             own.dead_letter_routing_key.clone().or_else(|| policy.dead_letter_routing_key.clone());
-        let overflow = [operator, policy].into_iter().find_map(|given| Overflow::from_word(given.overflow.as_deref()?));
+        let overflow = [operator, policy]
+            .into_iter()
+            .find_map(|given| Overflow::from_word(given.overflow.as_deref()?));
         let max_age = own.max_age_secs.or_else(|| age_secs(policy.max_age.as_deref()?));
         Self {
             message_ttl: lowest([own.message_ttl, policy.message_ttl, operator.message_ttl]),
@@ -70,7 +73,11 @@ impl QueueSettings {
             dead_letter_exchange,
             dead_letter_routing_key,
             max_length: lowest([own.max_length, policy.max_length, operator.max_length]),
-            max_length_bytes: lowest([own.max_length_bytes, policy.max_length_bytes, operator.max_length_bytes]),
+            max_length_bytes: lowest([
+                own.max_length_bytes,
+                policy.max_length_bytes,
+                operator.max_length_bytes,
+            ]),
             overflow: own.overflow.or(overflow).unwrap_or_default(),
             priority_max: own.max_priority.unwrap_or(0),
             single_active_consumer: own.single_active_consumer,

@@ -4,12 +4,12 @@
 //! [`Report`] with its place in the file. Reading decides nothing about what exists already; that is for whoever applies
 //! the [`Definitions`].
 
+pub mod apply;
 mod export;
 mod fields;
 mod import;
 mod json_table;
 mod report;
-pub mod apply;
 
 use posthouse_amqp::table::Table;
 

@@ -40,7 +40,10 @@ impl Figures {
         let mut standing = Standing {
             tenants: tenants.len() as u64,
             connections: self.door.connections() as u64,
-            channels: counters.channels_opened.value().saturating_sub(counters.channels_closed.value()),
+            channels: counters
+                .channels_opened
+                .value()
+                .saturating_sub(counters.channels_closed.value()),
             queues: queues.len() as u64,
             ..Standing::default()
         };
@@ -113,7 +116,11 @@ impl Figures {
 
 impl MetricsSource for Arc<Figures> {
     fn snapshot(&self) -> Snapshot {
-        Snapshot { now: self.standing(), since_start: self.totals(), store: StoreNumbers::default() }
+        Snapshot {
+            now: self.standing(),
+            since_start: self.totals(),
+            store: StoreNumbers::default(),
+        }
     }
 
     fn queues(&self, max: usize) -> (Vec<QueueSample>, usize) {

@@ -16,8 +16,8 @@
 //! | [`tls`] | encrypted listeners |
 
 pub mod alarms;
-pub mod clock;
 pub mod auth;
+pub mod clock;
 pub mod config;
 pub mod definitions;
 pub mod door;

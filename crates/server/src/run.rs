@@ -41,22 +41,29 @@ const STORE_CHECK: Duration = Duration::from_millis(100);
 ///
 /// If the data directory is in use or damaged beyond reading, an address cannot be bound, a definitions file cannot be
 /// read, or the store fails while the server runs.
-pub async fn run(config: Config, mut say: impl FnMut(String), shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    mut say: impl FnMut(String),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
     let store = Embedded::open(&config.data_dir, store_options(&config))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
     let store = Arc::new(store);
-    let (pool, catalog) = (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
-    let broker =
-        Broker::open(pool, catalog, Arc::new(SystemClock::start())).context("cannot load the definitions")?;
+    let (pool, catalog) =
+        (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
+    let broker = Broker::open(pool, catalog, Arc::new(SystemClock::start()))
+        .context("cannot load the definitions")?;
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
     first_start(&broker, &config, &verifier).await?;
     import_definitions(&broker, &config).await?;
 
-    let alarms = Arc::new(Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?);
+    let alarms = Arc::new(
+        Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?,
+    );
     let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
     let figures = Arc::new(Figures::new(Arc::clone(&broker), door.clone()));
     let mut serving = JoinSet::new();
@@ -104,7 +111,9 @@ async fn store_failure(broker: &Broker) -> anyhow::Error {
     loop {
         ticks.tick().await;
         if broker.watch().failed() {
-            return anyhow::anyhow!("the store failed to make data durable; restart the server when the disk is well");
+            return anyhow::anyhow!(
+                "the store failed to make data durable; restart the server when the disk is well"
+            );
         }
     }
 }
@@ -124,7 +133,11 @@ async fn follow_permissions(broker: Arc<Broker>, door: Door) {
 }
 
 /// Makes the first tenant and user if there are none.
-async fn first_start(broker: &Arc<Broker>, config: &Config, verifier: &Verifier) -> anyhow::Result<()> {
+async fn first_start(
+    broker: &Arc<Broker>,
+    config: &Config,
+    verifier: &Verifier,
+) -> anyhow::Result<()> {
     if broker.tenant_names().is_empty() {
         broker.put_tenant(&config.auth.default_vhost, TenantDescription::default())?;
     }
@@ -137,7 +150,8 @@ async fn first_start(broker: &Arc<Broker>, config: &Config, verifier: &Verifier)
         None => return Ok(()),
     };
     let hash = verifier.hash(password.as_bytes()).await?;
-    let mut user = User { name: name.into(), tags: vec!["administrator".into()], ..User::default() };
+    let mut user =
+        User { name: name.into(), tags: vec!["administrator".into()], ..User::default() };
     user.password_hash = Some(hash_text(&hash).into());
     let everything = Permissions::new(".*", ".*", ".*")?;
     user.permissions.insert(config.auth.default_vhost.as_str().into(), Arc::new(everything));
@@ -150,7 +164,8 @@ async fn first_start(broker: &Arc<Broker>, config: &Config, verifier: &Verifier)
 /// Imports a RabbitMQ definitions export, and reports what was not understood.
 async fn import_definitions(broker: &Arc<Broker>, config: &Config) -> anyhow::Result<()> {
     let Some(file) = &config.definitions_file else { return Ok(()) };
-    let json = std::fs::read(file).with_context(|| format!("definitions file {} cannot be read", file.display()))?;
+    let json = std::fs::read(file)
+        .with_context(|| format!("definitions file {} cannot be read", file.display()))?;
     let (definitions, mut report) = Definitions::parse(&json, &config.auth.default_vhost)
         .with_context(|| format!("definitions file {} cannot be used", file.display()))?;
     let ticket = apply(broker, &definitions, &mut report, broker.now());
@@ -162,7 +177,12 @@ async fn import_definitions(broker: &Arc<Broker>, config: &Config) -> anyhow::Re
         tracing::warn!(count = report.omitted(), "further definitions not imported");
     }
     let (users, queues) = (definitions.users.len(), definitions.queues.len());
-    tracing::info!(users, queues, not_imported = report.notes().len() + report.omitted(), "definitions imported");
+    tracing::info!(
+        users,
+        queues,
+        not_imported = report.notes().len() + report.omitted(),
+        "definitions imported"
+    );
     Ok(())
 }
 
@@ -216,9 +236,15 @@ fn listen_metrics(
     Ok(())
 }
 
-fn listen(name: &str, address: SocketAddr, say: &mut impl FnMut(String)) -> anyhow::Result<TcpListener> {
-    let listener = bind(address).with_context(|| format!("cannot listen for {name} on {address}"))?;
-    let bound = listener.local_addr().with_context(|| format!("cannot listen for {name} on {address}"))?;
+fn listen(
+    name: &str,
+    address: SocketAddr,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<TcpListener> {
+    let listener =
+        bind(address).with_context(|| format!("cannot listen for {name} on {address}"))?;
+    let bound =
+        listener.local_addr().with_context(|| format!("cannot listen for {name} on {address}"))?;
     say(format!("listening {name} {bound}"));
     Ok(listener)
 }

@@ -21,7 +21,7 @@ pub use embedded::Embedded;
 pub use error::{ErrorKind, StoreError};
 pub use memory::Memory;
 pub use pool::{
-    Capabilities, Change, Commit, Due, Hold, Lease, LeaseRequest, Leased, Pending, Pool, QueueKind,
-    QueueStats, ReadRequest, Receipt, Sequences, Settlement, Stored, Target, Targets,
+    Capabilities, Change, Commit, Due, Handout, Hold, Lease, LeaseRequest, Leased, Pending, Pool,
+    QueueKind, QueueStats, ReadRequest, Receipt, Sequences, Settlement, Stored, Target, Targets,
 };
 pub use watch::Watch;

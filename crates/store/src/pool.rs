@@ -45,9 +45,10 @@ impl<T> Pending<T> {
     pub fn now(self) -> Result<T, StoreError> {
         match self {
             Self::Now(Some(result)) => result,
-            Self::Now(None) | Self::Later(_) => {
-                Err(StoreError::new(crate::ErrorKind::Unsupported, "this driver does not answer at once"))
-            }
+            Self::Now(None) | Self::Later(_) => Err(StoreError::new(
+                crate::ErrorKind::Unsupported,
+                "this driver does not answer at once",
+            )),
         }
     }
 }
@@ -186,6 +187,19 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// The time of the commit, for expiry, delays and the dedup window.
     pub now: Timestamp,
+    /// When its messages may be leased.
+    pub handout: Handout,
+}
+
+/// When the messages of a commit may be leased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Handout {
+    /// As soon as the commit is accepted: nothing else happened in it, and who published the message has no answer yet.
+    #[default]
+    AtOnce,
+    /// When the commit is durable: it moved a message or settled others, and nobody may see the outcome of what a crash
+    /// could undo.
+    WhenDurable,
 }
 
 /// What came of an accepted commit.

@@ -7,6 +7,13 @@
 //! | [`disk`] | a disk that loses, tears and refuses what a seed says |
 //! | [`random`] | a small seeded generator |
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test support: a broken expectation is a failed test"
+)]
+
 pub mod conformance;
 pub mod disk;
 pub mod random;

@@ -141,7 +141,7 @@ impl<'a> Talk<'a> {
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<Receipt, StoreError> {
         let changes = changes.into_iter().collect();
-        wait(self.store.commit(Commit { changes, now: self.now }))
+        wait(self.store.commit(Commit { changes, now: self.now, ..Commit::default() }))
     }
 
     /// Makes a queue.

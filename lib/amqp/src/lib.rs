@@ -24,10 +24,11 @@ pub mod rewrite;
 pub mod sasl;
 pub mod table;
 
-pub use connection::Connection;
 pub use capabilities::Capabilities;
+pub use connection::Connection;
 pub use encode::{
-    body_frame_head, body_frames, encode_ack, encode_body, encode_content_header, encode_deliver, encode_nack,
+    body_frame_head, body_frames, encode_ack, encode_body, encode_content_header, encode_deliver,
+    encode_nack,
 };
 pub use error::{Close, Failure, ReplyCode};
 pub use event::{Content, Event};

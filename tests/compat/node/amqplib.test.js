@@ -306,7 +306,7 @@ test("a client that reconnects after a kill finds its messages", ownBroker, asyn
   try {
     const first = await amqp.connect(program.url);
     first.on("error", () => {});
-    const closed = once(first, "close");
+    const closed = new Promise((resolve) => first.on("close", resolve));
     const channel = await first.createConfirmChannel();
     channel.on("error", () => {});
     await channel.assertExchange("work", "direct", { durable: true });

@@ -27,9 +27,11 @@ def path() -> pathlib.Path:
 class Program:
     """One running `posthouse serve`, which keeps its port and its data over restarts."""
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, directory: pathlib.Path, settings=()):
         self.directory = directory
+        self.settings = settings
         self.port = 0
+        self.tls_port = 0
         self.process = None
         self.start()
 
@@ -40,7 +42,8 @@ class Program:
     def start(self):
         """Starts it and waits for its line `ready`."""
         command = [str(path()), "serve", "--data-dir", str(self.directory / "data")]
-        command += ["--set", f"amqp.listen=127.0.0.1:{self.port}", "--set", "metrics.listen=127.0.0.1:0"]
+        for setting in (f"amqp.listen=127.0.0.1:{self.port}", "metrics.listen=127.0.0.1:0", *self.settings):
+            command += ["--set", setting]
         log = open(self.directory / "log", "ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         lines = queue.Queue()
@@ -52,6 +55,8 @@ class Program:
                 raise RuntimeError(f"the program ended: {(self.directory / 'log').read_text()[-2000:]}")
             if line.startswith("listening amqp "):
                 self.port = int(line.rsplit(":", 1)[1])
+            if line.startswith("listening amqps "):
+                self.tls_port = int(line.rsplit(":", 1)[1])
             if line == "ready":
                 return
 

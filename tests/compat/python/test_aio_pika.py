@@ -269,5 +269,5 @@ async def _until_connected(operation):
     while True:
         try:
             return await asyncio.wait_for(operation(), 5)
-        except (OSError, asyncio.TimeoutError, aio_pika.exceptions.AMQPError):
+        except (OSError, RuntimeError, asyncio.TimeoutError, aio_pika.exceptions.AMQPError):
             await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.1)

@@ -28,7 +28,7 @@ const FEW: usize = 32;
 #[derive(Debug)]
 pub(crate) enum DestinationSet {
     Few(SmallVec<[Destination; 1]>),
-    Many(Box<BTreeSet<Destination>>),
+    Many(BTreeSet<Destination>),
 }
 
 impl Default for DestinationSet {
@@ -48,7 +48,7 @@ impl DestinationSet {
                 } else {
                     let mut many: BTreeSet<_> = few.iter().copied().collect();
                     many.insert(destination);
-                    *self = Self::Many(Box::new(many));
+                    *self = Self::Many(many);
                 }
             }
             Self::Many(many) => {

@@ -520,8 +520,9 @@ mod tests {
 
         assert_eq!(topology.bind(&request(&with)), Ok(true));
         assert_eq!(topology.bind(&request(&same)), Ok(false));
-        assert_eq!(topology.bind(&request(&Table::new())), Ok(true));
-        topology.unbind(&request(&Table::new())).expect("unbound");
+        let none = Table::new();
+        assert_eq!(topology.bind(&request(&none)), Ok(true));
+        topology.unbind(&request(&none)).expect("unbound");
         assert!(!topology.route("x", &["k"], || None).expect("routed").is_unroutable());
         topology.unbind(&request(&same)).expect("unbound");
         assert!(topology.route("x", &["k"], || None).expect("routed").is_unroutable());
@@ -537,7 +538,8 @@ mod tests {
             arguments: const { &Table::new() },
         };
 
-        assert_eq!(topology.bind(&request("", &queue("q"))), Err(BindError::DefaultExchange));
+        let end = queue("q");
+        assert_eq!(topology.bind(&request("", &end)), Err(BindError::DefaultExchange));
         assert_eq!(
             topology.unbind(&request("x", &exchange(""))).map(drop),
             Err(BindError::DefaultExchange)

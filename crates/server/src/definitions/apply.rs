@@ -2,7 +2,10 @@
 //!
 //! Everything that is there already stays; a user or policy of the same name is replaced, as an import in RabbitMQ does.
 
-use broker::{BindingRequest, Broker, BrokerError, DeclareExchange, DeclareQueue, PolicyKind, TenantDescription, User};
+use broker::{
+    BindingRequest, Broker, BrokerError, DeclareExchange, DeclareQueue, PolicyKind,
+    TenantDescription, User,
+};
 use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
 use model::quota::UserLimits;
@@ -13,15 +16,25 @@ use super::{Definitions, Destination, Report};
 use crate::auth::hash_text;
 
 /// Applies definitions; returns the ticket from which on all of it is durable.
-pub fn apply(broker: &Arc<Broker>, definitions: &Definitions, report: &mut Report, now: Timestamp) -> Ticket {
+pub fn apply(
+    broker: &Arc<Broker>,
+    definitions: &Definitions,
+    report: &mut Report,
+    now: Timestamp,
+) -> Ticket {
     let mut applied = Applied { broker, report, ticket: Ticket::NONE };
     for tenant in &definitions.tenants {
         let description = TenantDescription {
             text: tenant.description.as_str().into(),
             default_queue_type: tenant.default_queue_type.as_deref().and_then(QueueType::from_word),
         };
-        applied.note(&format!("vhosts/{}", tenant.name), broker.put_tenant(&tenant.name, description));
-        let limits = broker.set_tenant_limits(&tenant.name, tenant.limits.connections_max, tenant.limits.queues_max);
+        applied
+            .note(&format!("vhosts/{}", tenant.name), broker.put_tenant(&tenant.name, description));
+        let limits = broker.set_tenant_limits(
+            &tenant.name,
+            tenant.limits.connections_max,
+            tenant.limits.queues_max,
+        );
         applied.note(&format!("vhosts/{}/limits", tenant.name), limits);
     }
     applied.users(definitions);
@@ -58,12 +71,18 @@ pub fn apply(broker: &Arc<Broker>, definitions: &Definitions, report: &mut Repor
             routing_key: &binding.routing_key,
             arguments: binding.arguments.clone(),
         };
-        let path = format!("bindings/{}/{} to {}", binding.tenant, binding.source, binding.destination);
+        let path =
+            format!("bindings/{}/{} to {}", binding.tenant, binding.source, binding.destination);
         applied.note(&path, broker.import_binding(&binding.tenant, &request));
     }
     for parameter in &definitions.parameters {
         let value = parameter.value.to_string();
-        let kept = broker.put_parameter(&parameter.tenant, &parameter.component, &parameter.name, value.as_bytes());
+        let kept = broker.put_parameter(
+            &parameter.tenant,
+            &parameter.component,
+            &parameter.name,
+            value.as_bytes(),
+        );
         applied.note(&format!("parameters/{}/{}", parameter.component, parameter.name), kept);
     }
     applied.ticket
@@ -95,24 +114,34 @@ impl Applied<'_> {
                 },
                 ..User::default()
             };
-            for allowed in definitions.permissions.iter().filter(|allowed| allowed.user == user.name) {
+            for allowed in
+                definitions.permissions.iter().filter(|allowed| allowed.user == user.name)
+            {
                 match Permissions::new(&allowed.configure, &allowed.write, &allowed.read) {
                     Ok(permissions) => {
-                        made.permissions.insert(allowed.tenant.as_str().into(), Arc::new(permissions));
+                        made.permissions
+                            .insert(allowed.tenant.as_str().into(), Arc::new(permissions));
                     }
                     Err(error) => {
-                        self.report.add(format!("permissions/{}/{}", allowed.tenant, allowed.user), error.to_string());
+                        self.report.add(
+                            format!("permissions/{}/{}", allowed.tenant, allowed.user),
+                            error.to_string(),
+                        );
                     }
                 }
             }
-            for allowed in definitions.topic_permissions.iter().filter(|allowed| allowed.user == user.name) {
+            for allowed in
+                definitions.topic_permissions.iter().filter(|allowed| allowed.user == user.name)
+            {
                 match TopicPermission::new(&allowed.exchange, &allowed.write, &allowed.read) {
                     Ok(permission) => {
-                        made.topic_permissions.push((allowed.tenant.as_str().into(), Arc::new(permission)));
+                        made.topic_permissions
+                            .push((allowed.tenant.as_str().into(), Arc::new(permission)));
                     }
-                    Err(error) => self
-                        .report
-                        .add(format!("topic_permissions/{}/{}", allowed.tenant, allowed.user), error.to_string()),
+                    Err(error) => self.report.add(
+                        format!("topic_permissions/{}/{}", allowed.tenant, allowed.user),
+                        error.to_string(),
+                    ),
                 }
             }
             self.note(&format!("users/{}", user.name), self.broker.put_user(made));
@@ -123,10 +152,17 @@ impl Applied<'_> {
         for policy in &definitions.policies {
             let path = format!("policies/{}/{}", policy.tenant, policy.name);
             let kind = if policy.operator { PolicyKind::Operator } else { PolicyKind::Ordinary };
-            match Policy::new(&policy.name, &policy.pattern, policy.priority, &policy.apply_to, &policy.definition) {
+            match Policy::new(
+                &policy.name,
+                &policy.pattern,
+                policy.priority,
+                &policy.apply_to,
+                &policy.definition,
+            ) {
                 Ok((made, unknown)) => {
                     for key in unknown {
-                        self.report.add(format!("{path}/definition/{key}"), "not understood, ignored");
+                        self.report
+                            .add(format!("{path}/definition/{key}"), "not understood, ignored");
                     }
                     self.note(&path, self.broker.put_policy(&policy.tenant, kind, made));
                 }

@@ -20,7 +20,7 @@ use super::timers::{Reason, Timer};
 use crate::error::{ErrorKind, StoreError};
 use crate::memory::check_creations;
 use crate::pool::{
-    Change, Commit, Pending, QueueKind, Receipt, Sequences, Settlement, Target, Targets,
+    Change, Commit, Handout, Pending, QueueKind, Receipt, Sequences, Settlement, Target, Targets,
 };
 
 /// A queue with fewer ready messages is likely to hand out a new one at once, so its reservation goes ahead of it.
@@ -36,6 +36,7 @@ struct Work<'a> {
     dedup: Option<MutexGuard<'a, Dedup>>,
     log: Option<LogCommit<'a>>,
     now: Timestamp,
+    handout: Handout,
     receipt: Receipt,
     freed: Freed,
     room: Room,
@@ -114,6 +115,7 @@ impl Shared {
             dedup: outline.dedup.then(|| self.dedup()),
             log: None,
             now: commit.now,
+            handout: commit.handout,
             receipt: Receipt::default(),
             freed: Freed::default(),
             room: Room {
@@ -344,6 +346,13 @@ impl<'a> Work<'a> {
         let mut message = Some(message);
         for (number, (place, (index, stays))) in placed.iter().zip(keep).enumerate() {
             let Some(state) = self.locked.get_mut(*index) else { continue };
+            if place.durable
+                && self.handout == Handout::WhenDurable
+                && let Some(log) = self.log.as_mut()
+            {
+                state.reservation.hold(place.sequence, log.ticket());
+                log.hint(place.queue);
+            }
             let mut entry = Entry::of_placed(place, position, body_len);
             entry.enqueued = self.now.0;
             let resident = *stays || state.kind.stream;

@@ -208,6 +208,12 @@ impl Embedded {
         }
     }
 
+    /// Tidies up one step, and nothing else. Only where [`Options::background`] is off.
+    pub fn drive_keeper(&self) {
+        let mut by_hand = self.by_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        by_hand.1.cycle(&self.shared);
+    }
+
     /// Writes and syncs what waits, and nothing else. Only where [`Options::background`] is off.
     pub fn drive_writer(&self) {
         let mut by_hand = self.by_hand.lock().unwrap_or_else(PoisonError::into_inner);

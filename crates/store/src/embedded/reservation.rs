@@ -21,6 +21,15 @@ pub(crate) struct Reservation {
     durable: u64,
     pending: VecDeque<Pending>,
     window: u32,
+    /// Runs of sequences that must not be handed out before a ticket is durable.
+    held: VecDeque<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    from: u64,
+    to: u64,
+    ticket: Ticket,
 }
 
 #[derive(Debug)]
@@ -34,7 +43,12 @@ struct Pending {
 impl Reservation {
     /// As recovery found it.
     pub(crate) fn new(reserved: u64) -> Self {
-        Self { durable: reserved, pending: VecDeque::new(), window: WINDOW_MIN }
+        Self {
+            durable: reserved,
+            pending: VecDeque::new(),
+            window: WINDOW_MIN,
+            held: VecDeque::new(),
+        }
     }
 
     /// Forgets to wait for what has become durable.
@@ -45,10 +59,24 @@ impl Reservation {
             self.durable = self.durable.max(pending.up_to);
             self.pending.pop_front();
         }
+        while self.held.front().is_some_and(|held| held.ticket <= durable) {
+            self.held.pop_front();
+        }
+    }
+
+    /// Keeps a sequence back until `ticket` is durable.
+    pub(crate) fn hold(&mut self, sequence: u64, ticket: Ticket) {
+        match self.held.back_mut() {
+            Some(last) if last.ticket == ticket && last.to + 1 == sequence => last.to = sequence,
+            _ => self.held.push_back(Held { from: sequence, to: sequence, ticket }),
+        }
     }
 
     /// Whether the message may be handed out now.
     pub(crate) fn allows(&self, sequence: u64) -> bool {
+        if self.held.iter().any(|held| (held.from..=held.to).contains(&sequence)) {
+            return false;
+        }
         sequence < self.durable
             || self.pending.iter().any(|it| (it.from..it.up_to).contains(&sequence))
     }

@@ -34,7 +34,7 @@ struct Known {
     /// Counted releases asked for, with their tickets.
     counted: Vec<Ticket>,
     /// Went into other queues with the same commit.
-    siblings: Vec<u64>,
+    siblings: Vec<Name>,
 }
 
 /// Queue, then number of the message, which grows with time.
@@ -91,7 +91,7 @@ impl World {
     }
 
     fn commit(&self, store: &Embedded, changes: Vec<Change>) -> Result<Receipt, StoreError> {
-        wait(store.commit(Commit { changes, now: self.now }))
+        wait(store.commit(Commit { changes, now: self.now, ..Commit::default() }))
     }
 
     /// Does something at random. Errors are a matter of the fault that was injected.
@@ -102,7 +102,8 @@ impl World {
             10 => self.lease(store, random, true),
             11..14 => self.settle(store, random),
             14..16 => store.drive_writer(),
-            16 => store.drive(),
+            16 if random.chance(1, 2) => store.drive(),
+            16 => store.drive_keeper(),
             17 => self.define(store, random),
             18 => self.pass_time(store, random),
             _ if random.chance(1, 6) => self.purge(store, random),
@@ -155,12 +156,18 @@ impl World {
         }
         let receipt = self.commit(store, changes)?;
         assert!(receipt.duplicates.is_empty(), "new ids are no duplicates");
+        let names = |it: &(u64, Vec<u64>, bool, bool)| {
+            let (number, persistent) = (it.0, it.2);
+            it.1.clone().into_iter().filter(move |_| persistent).map(move |queue| (queue, number))
+        };
+        let all: Vec<Name> = sent.iter().flat_map(names).collect();
         for (number, queues, persistent, dedup) in sent {
             if dedup && persistent {
                 self.dedup_asked.push((number, receipt.ticket));
             }
             for queue in &queues {
-                let siblings = queues.iter().copied().filter(|other| other != queue).collect();
+                let name = (*queue, number);
+                let siblings = all.iter().copied().filter(|other| *other != name).collect();
                 let known = Known {
                     persistent,
                     enqueued: receipt.ticket,
@@ -254,8 +261,7 @@ impl World {
         let key = format!("key/{}", random.below(4));
         let value = self.next;
         self.next += 1;
-        let definition =
-            Definition { key: key.as_str().into(), value: value.to_le_bytes().into() };
+        let definition = Definition { key: key.as_str().into(), value: value.to_le_bytes().into() };
         let changes = vec![DefinitionChange::Put(definition)];
         if let Ok(ticket) = wait(store.commit_definitions(changes)) {
             self.definitions.entry(key).or_default().push((value, ticket));
@@ -292,10 +298,9 @@ impl World {
             let count = leased.delivery_count as usize;
             assert!(range.contains(&count), "{why}: {name:?} counts {count}, not {range:?}");
             for sibling in &known.siblings {
-                let other = (*sibling, name.1);
-                let left = self.messages.get(&other).is_some_and(|it| it.gone == Gone::No);
-                let there = found.contains_key(&other);
-                assert!(there || !left, "{why}: {name:?} is there without {other:?}");
+                let left = self.messages.get(sibling).is_some_and(|it| it.gone == Gone::No);
+                let there = found.contains_key(sibling);
+                assert!(there || !left, "{why}: {name:?} is there without {sibling:?}");
             }
         }
         for name in found.keys() {
@@ -383,8 +388,8 @@ impl World {
         }
         // A sibling that is gone is no witness any more.
         let there: HashSet<Name> = self.messages.keys().copied().collect();
-        for (name, known) in &mut self.messages {
-            known.siblings.retain(|sibling| there.contains(&(*sibling, name.1)));
+        for known in self.messages.values_mut() {
+            known.siblings.retain(|sibling| there.contains(sibling));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{Consumer, Credit, Holder, Publisher, Refused, SettleBatch};
 use model::{Sequence, Ticket, Timestamp};
@@ -18,21 +19,32 @@ pub(crate) struct Unacked {
 }
 
 impl Unacked {
-    pub(crate) fn new(tag: u64, holder: Holder, sequence: Sequence, delivery_count: u32, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        tag: u64,
+        holder: Holder,
+        sequence: Sequence,
+        delivery_count: u32,
+        now: Timestamp,
+    ) -> Self {
         Self { tag, holder, sequence, delivery_count, delivered: now, settled: false }
     }
 
-    /// How long it may stay unsettled, if its consumer, its queue or a policy says so.
-    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+    /// How long it may stay unsettled, if its consumer, its queue, a policy or the server's configuration says so.
+    pub(crate) fn timeout_ms(&self, otherwise: Option<Duration>) -> Option<u64> {
         let of_consumer = match &self.holder {
             Holder::Consumer(consumer) => consumer.options.timeout_ms,
             Holder::Fetched(_) => None,
         };
-        of_consumer.or_else(|| self.holder.queue().settings().consumer_timeout)
+        let otherwise = || otherwise.and_then(|limit| u64::try_from(limit.as_millis()).ok());
+        of_consumer.or_else(|| self.holder.queue().settings().consumer_timeout).or_else(otherwise)
     }
 
     pub(crate) fn refused(&self) -> Refused {
-        Refused { holder: self.holder.clone(), sequence: self.sequence, delivery_count: self.delivery_count }
+        Refused {
+            holder: self.holder.clone(),
+            sequence: self.sequence,
+            delivery_count: self.delivery_count,
+        }
     }
 }
 
@@ -42,7 +54,6 @@ impl Unacked {
 #[derive(Debug, Default)]
 pub(crate) struct UnackedRing {
     entries: VecDeque<Unacked>,
-    held: usize,
 }
 
 /// The client named a tag that it does not hold.
@@ -50,13 +61,7 @@ pub(crate) struct UnackedRing {
 pub(crate) struct UnknownTag;
 
 impl UnackedRing {
-    /// How many are held.
-    pub(crate) fn len(&self) -> usize {
-        self.held
-    }
-
     pub(crate) fn push(&mut self, unacked: Unacked) {
-        self.held += 1;
         self.entries.push_back(unacked);
     }
 
@@ -72,7 +77,6 @@ impl UnackedRing {
             let entry = self.entries.get_mut(index).ok_or(UnknownTag)?;
             entry.settled = true;
             each(entry);
-            self.held -= 1;
             self.drop_settled_front();
             return Ok(());
         }
@@ -82,7 +86,6 @@ impl UnackedRing {
         while let Some(front) = self.entries.front().filter(|front| tag == 0 || front.tag <= tag) {
             if !front.settled {
                 each(front);
-                self.held -= 1;
             }
             self.entries.pop_front();
         }
@@ -92,8 +95,8 @@ impl UnackedRing {
 
     /// Deliveries whose settling was rolled back are held again.
     pub(crate) fn put_back(&mut self, unacked: Vec<Unacked>) {
-        self.held += unacked.len();
-        let mut entries: Vec<Unacked> = std::mem::take(&mut self.entries).into_iter().filter(|e| !e.settled).collect();
+        let mut entries: Vec<Unacked> =
+            std::mem::take(&mut self.entries).into_iter().filter(|e| !e.settled).collect();
         entries.extend(unacked.into_iter().map(|entry| Unacked { settled: false, ..entry }));
         entries.sort_unstable_by_key(|entry| entry.tag);
         self.entries = entries.into();
@@ -101,18 +104,12 @@ impl UnackedRing {
 
     /// Everything held, oldest first.
     pub(crate) fn take_all(&mut self) -> Vec<Unacked> {
-        self.held = 0;
         std::mem::take(&mut self.entries).into_iter().filter(|entry| !entry.settled).collect()
     }
 
     /// The oldest that is held.
     pub(crate) fn oldest(&self) -> Option<&Unacked> {
         self.entries.front()
-    }
-
-    /// Everything held, oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Unacked> {
-        self.entries.iter().filter(|entry| !entry.settled)
     }
 
     fn position(&self, tag: u64) -> Option<usize> {
@@ -161,7 +158,8 @@ impl Confirms {
     /// The tag up to which everything is durable now, if that is news: it, and how many it confirms.
     pub(crate) fn durable(&mut self, watermark: Ticket) -> Option<(u64, u64)> {
         let mut tag = None;
-        while let Some((_, up_to)) = self.waiting.front().filter(|(ticket, _)| *ticket <= watermark) {
+        while let Some((_, up_to)) = self.waiting.front().filter(|(ticket, _)| *ticket <= watermark)
+        {
             tag = Some(*up_to);
             self.waiting.pop_front();
         }
@@ -226,22 +224,21 @@ pub(crate) struct Channel {
     pub(crate) reply_token: Option<Arc<str>>,
 }
 
-impl Default for Channel {
-    fn default() -> Self {
+impl Channel {
+    /// A channel that may hold at most `unacked_max` deliveries.
+    pub(crate) fn new(unacked_max: usize) -> Self {
         Self {
             consumers: HashMap::new(),
             unacked: UnackedRing::default(),
             mode: Mode::Plain,
-            credit: Arc::default(),
+            credit: Arc::new(Credit::capped(u32::try_from(unacked_max).unwrap_or(0))),
             prefetch: 0,
             next_tag: 1,
             last_queue: None,
             reply_token: None,
         }
     }
-}
 
-impl Channel {
     /// The tag of the next delivery.
     pub(crate) fn take_tag(&mut self) -> u64 {
         let tag = self.next_tag;

@@ -1,13 +1,16 @@
 //! Consumers, deliveries and their settling.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use broker::{ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused};
+use broker::{
+    ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused,
+};
 use model::{Ticket, Timestamp, stream_offset};
 use posthouse_amqp::frame::FRAME_END;
 use posthouse_amqp::method::{
-    BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk, BasicNack,
-    BasicQos, BasicQosOk, BasicRecoverOk,
+    BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty,
+    BasicGetOk, BasicNack, BasicQos, BasicQosOk, BasicRecoverOk,
 };
 use posthouse_amqp::{Method, ReplyCode, Value};
 use store::Leased;
@@ -17,10 +20,15 @@ use crate::door::amqp::channel::{Mode, Unacked};
 use crate::door::amqp::names;
 use crate::door::amqp::session::{End, Session};
 
+/// Unsettled deliveries are looked at no more often than this,
+const TIMEOUT_CHECK_MIN: Duration = Duration::from_millis(50);
+
+/// and no less often, so that a timeout is late by seconds at most.
+const TIMEOUT_CHECK_MAX: Duration = Duration::from_secs(10);
+
 /// What a client does with a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Ack,
     Requeue,
     Reject,
 }
@@ -43,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 consumer.credit.set_limit(limit);
             }
         }
-        let queues: Vec<_> = channel.consumers.values().map(|consumer| Arc::clone(&consumer.queue)).collect();
+        let queues: Vec<_> =
+            channel.consumers.values().map(|consumer| Arc::clone(&consumer.queue)).collect();
         self.say(number, &Method::BasicQosOk(BasicQosOk {}));
         for queue in queues {
             self.access.dispatch(&queue, now);
@@ -51,8 +60,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    pub(crate) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, consume.queue, BasicConsume::ID, now)? else { return Ok(()) };
+    pub(crate) fn consume(
+        &mut self,
+        number: u16,
+        consume: &BasicConsume<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, consume.queue, BasicConsume::ID, now)? else {
+            return Ok(());
+        };
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let tag: Arc<str> = match consume.consumer_tag {
             "" => names::consumer_tag().into(),
@@ -63,26 +79,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.refuse(number, ReplyCode::NotAllowed, &text, BasicConsume::ID, now);
         }
         if channel.consumers.len() >= self.shared.limits.consumers_per_channel {
-            let text = format!("a channel has at most {} consumers", self.shared.limits.consumers_per_channel);
-            return self.refuse(number, ReplyCode::PreconditionFailed, &text, BasicConsume::ID, now);
+            let text = format!(
+                "a channel has at most {} consumers",
+                self.shared.limits.consumers_per_channel
+            );
+            return self.refuse(
+                number,
+                ReplyCode::PreconditionFailed,
+                &text,
+                BasicConsume::ID,
+                now,
+            );
         }
         let options = match self.consume_options(number, consume, Arc::clone(&tag)) {
             Ok(options) => options,
             Err(text) => {
                 let vhost = self.access.tenant_name();
                 let text = text.replace("{vhost}", vhost);
-                return self.refuse(number, ReplyCode::PreconditionFailed, &text, BasicConsume::ID, now);
+                return self.refuse(
+                    number,
+                    ReplyCode::PreconditionFailed,
+                    &text,
+                    BasicConsume::ID,
+                    now,
+                );
             }
         };
         if &*name == broker::REPLY_TO {
             return self.consume_replies(number, consume, options, now);
         }
-        let credit = self.channels.get(&number).map_or_else(Arc::default, |channel| Arc::clone(&channel.credit));
+        let credit = self
+            .channels
+            .get(&number)
+            .map_or_else(Arc::default, |channel| Arc::clone(&channel.credit));
         let consumer = match self.access.consume(&name, options, &self.outbox, credit, now) {
             Ok(consumer) => consumer,
             Err(error) => return self.refuse_with(number, &error, BasicConsume::ID, now),
         };
         let queue = Arc::clone(&consumer.queue);
+        self.note_timeout(&consumer);
         self.add_consumer(number, consumer, consume.no_wait);
         self.access.dispatch(&queue, now);
         Ok(())
@@ -115,7 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 )
             })?,
         };
-        let stream_offset = stream_offset::parse(arguments.get("x-stream-offset")).map_err(|error| error.to_string())?;
+        let stream_offset = stream_offset::parse(arguments.get("x-stream-offset"))
+            .map_err(|error| error.to_string())?;
         let timeout_ms = arguments.get("x-consumer-timeout").and_then(Value::as_i64);
         Ok(ConsumeOptions {
             tag,
@@ -123,7 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             priority,
-            prefetch: self.channels.get(&number).map_or(PREFETCH_UNLIMITED, |channel| channel.prefetch),
+            prefetch: self
+                .channels
+                .get(&number)
+                .map_or(PREFETCH_UNLIMITED, |channel| channel.prefetch),
             stream_offset,
             timeout_ms: timeout_ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0),
         })
@@ -166,12 +205,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.access.cancel(&consumer, now);
         }
         if !cancel.no_wait {
-            self.say(number, &Method::BasicCancelOk(BasicCancelOk { consumer_tag: cancel.consumer_tag }));
+            self.say(
+                number,
+                &Method::BasicCancelOk(BasicCancelOk { consumer_tag: cancel.consumer_tag }),
+            );
         }
     }
 
-    pub(crate) fn get(&mut self, number: u16, get: &BasicGet<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, get.queue, BasicGet::ID, now)? else { return Ok(()) };
+    pub(crate) fn get(
+        &mut self,
+        number: u16,
+        get: &BasicGet<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, get.queue, BasicGet::ID, now)? else {
+            return Ok(());
+        };
         self.fetch(DeferredGet { number, name, no_ack: get.no_ack }, now)
     }
 
@@ -196,7 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let delivery_tag = channel.take_tag();
         if !get.no_ack {
             let holder = Holder::Fetched(Arc::clone(&queue));
-            channel.unacked.push(Unacked::new(delivery_tag, holder, leased.sequence, leased.delivery_count, now));
+            channel.unacked.push(Unacked::new(
+                delivery_tag,
+                holder,
+                leased.sequence,
+                leased.delivery_count,
+                now,
+            ));
         }
         let address = Arc::clone(&leased.message.address);
         let method = Method::BasicGetOk(BasicGetOk {
@@ -229,7 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     #[inline]
     fn deliver(&mut self, consumer: &Arc<Consumer>, leased: Leased, now: Timestamp) {
         let number = consumer.options.channel;
-        let Some(channel) = self.channels.get_mut(&number).filter(|_| !consumer.is_cancelled()) else {
+        let Some(channel) = self.channels.get_mut(&number).filter(|_| !consumer.is_cancelled())
+        else {
             self.turned_away.push(Outgoing::Deliver { consumer: Arc::clone(consumer), leased });
             return;
         };
@@ -247,7 +303,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         debug_assert!(encoded.is_ok(), "names are bounded where they come in");
         if !consumer.options.no_ack {
             let holder = Holder::Consumer(Arc::clone(consumer));
-            channel.unacked.push(Unacked::new(tag, holder, leased.sequence, leased.delivery_count, now));
+            channel.unacked.push(Unacked::new(
+                tag,
+                holder,
+                leased.sequence,
+                leased.delivery_count,
+                now,
+            ));
             self.sent.delivered += 1;
         } else {
             self.sent.delivered_no_ack += 1;
@@ -263,10 +325,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let body_len = message.body_len();
         if queue.is_stream() || (leased.delivery_count > 0 && queue.counts_deliveries()) {
             let properties = names::with_delivery_headers(queue, leased);
-            posthouse_amqp::encode_content_header(&mut self.output.buffer, number, body_len as u64, &properties);
+            posthouse_amqp::encode_content_header(
+                &mut self.output.buffer,
+                number,
+                body_len as u64,
+                &properties,
+            );
         } else {
             let properties = message.properties();
-            posthouse_amqp::encode_content_header(&mut self.output.buffer, number, body_len as u64, properties);
+            posthouse_amqp::encode_content_header(
+                &mut self.output.buffer,
+                number,
+                body_len as u64,
+                properties,
+            );
         }
         let start = message.properties_len();
         for piece in posthouse_amqp::body_frames(body_len, self.connection.frame_max()) {
@@ -281,14 +353,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn cancelled(&mut self, consumer: &Arc<Consumer>) {
         let number = consumer.options.channel;
         let Some(channel) = self.channels.get_mut(&number) else { return };
-        let known = channel.consumers.get(&consumer.options.tag).is_some_and(|own| own.id == consumer.id);
+        let known =
+            channel.consumers.get(&consumer.options.tag).is_some_and(|own| own.id == consumer.id);
         if !known {
             return;
         }
         channel.consumers.remove(&consumer.options.tag);
         if self.understands.consumer_cancel_notify {
             let tag = Arc::clone(&consumer.options.tag);
-            self.say(number, &Method::BasicCancel(BasicCancel { consumer_tag: &tag, no_wait: true }));
+            self.say(
+                number,
+                &Method::BasicCancel(BasicCancel { consumer_tag: &tag, no_wait: true }),
+            );
         }
     }
 
@@ -310,10 +386,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(crate) fn ack(&mut self, number: u16, ack: &BasicAck, now: Timestamp) -> Result<(), End> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let taken = match &mut channel.mode {
-            Mode::Transaction(transaction) => channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
-                transaction.acks.add(&unacked.holder, unacked.sequence);
-                transaction.note(unacked);
-            }),
+            Mode::Transaction(transaction) => {
+                channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
+                    transaction.acks.add(&unacked.holder, unacked.sequence);
+                    transaction.note(unacked);
+                })
+            }
             Mode::Plain | Mode::Confirm(_) => {
                 let acks = &mut self.acks;
                 channel.unacked.take(ack.delivery_tag, ack.multiple, |unacked| {
@@ -351,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Mode::Transaction(transaction) = mode {
             match answer {
                 Answer::Requeue => transaction.released.append(&mut refused),
-                Answer::Reject | Answer::Ack => transaction.rejected.append(&mut refused),
+                Answer::Reject => transaction.rejected.append(&mut refused),
             }
             return Ok(());
         }
@@ -360,15 +438,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.settle_refused(&refused, answer, now)
     }
 
-    fn settle_refused(&mut self, refused: &[Refused], answer: Answer, now: Timestamp) -> Result<(), End> {
+    fn settle_refused(
+        &mut self,
+        refused: &[Refused],
+        answer: Answer,
+        now: Timestamp,
+    ) -> Result<(), End> {
         let result = match answer {
             Answer::Requeue => self.access.release(refused, Counted::Yes, now),
-            Answer::Reject | Answer::Ack => self.access.reject(refused, now),
+            Answer::Reject => self.access.reject(refused, now),
         };
-        result.map_err(|error| self.store_failed(&error))
+        result.map_err(|error| self.store_failed(&error))?;
+        self.share_credit(now);
+        Ok(())
     }
 
-    fn unknown_tag(&mut self, number: u16, tag: u64, method: (u16, u16), now: Timestamp) -> Result<(), End> {
+    fn unknown_tag(
+        &mut self,
+        number: u16,
+        tag: u64,
+        method: (u16, u16),
+        now: Timestamp,
+    ) -> Result<(), End> {
         let text = format!("unknown delivery tag {tag}");
         self.refuse(number, ReplyCode::PreconditionFailed, &text, method, now)
     }
@@ -387,7 +478,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.say(number, &Method::BasicRecoverOk(BasicRecoverOk {}));
         }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
-        let refused: Vec<Refused> = channel.unacked.take_all().iter().map(Unacked::refused).collect();
+        let refused: Vec<Refused> =
+            channel.unacked.take_all().iter().map(Unacked::refused).collect();
         self.settle_refused(&refused, Answer::Requeue, now)
     }
 
@@ -418,6 +510,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
+    /// Has deliveries looked at often enough for the shortest timeout of the connection's consumers.
+    fn note_timeout(&mut self, consumer: &Consumer) {
+        let of_queue = || consumer.queue.settings().consumer_timeout;
+        let asked = consumer.options.timeout_ms.or_else(of_queue).map(Duration::from_millis);
+        let Some(timeout) = asked.or(self.shared.limits.consumer_timeout) else { return };
+        let check = (timeout / 4).clamp(TIMEOUT_CHECK_MIN, TIMEOUT_CHECK_MAX);
+        self.timeout_check = Some(self.timeout_check.map_or(check, |own| own.min(check)));
+    }
+
     /// Closes channels whose deliveries stay unsettled longer than their consumers said (off unless asked for).
     pub(crate) fn check_consumer_timeouts(&mut self, now: Timestamp) -> Result<(), End> {
         let late: Vec<(u16, u64, u64)> = self
@@ -425,8 +526,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             .iter()
             .filter_map(|(number, channel)| {
                 let oldest = channel.unacked.oldest()?;
-                let timeout_ms = oldest.timeout_ms()?;
-                (oldest.delivered.after_ms(timeout_ms) <= now).then_some((*number, oldest.tag, timeout_ms))
+                let timeout_ms = oldest.timeout_ms(self.shared.limits.consumer_timeout)?;
+                (oldest.delivered.after_ms(timeout_ms) <= now)
+                    .then_some((*number, oldest.tag, timeout_ms))
             })
             .collect();
         for (number, tag, timeout_ms) in late {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use broker::{BindingRequest, BrokerError, DeclareExchange, DeclareQueue};
 use model::{Ticket, Timestamp};
 use posthouse_amqp::method::{
-    ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk, QueueBindOk,
-    QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk, QueueUnbindOk,
+    ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk,
+    ExchangeUnbindOk, QueueBindOk, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk,
+    QueuePurge, QueuePurgeOk, QueueUnbindOk,
 };
 use posthouse_amqp::{Method, RawTable, ReplyCode, Table};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,7 +38,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         declare: &ExchangeDeclare<'_>,
         now: Timestamp,
     ) -> Result<(), End> {
-        let Some(arguments) = self.table(number, declare.arguments, ExchangeDeclare::ID, now)? else { return Ok(()) };
+        let Some(arguments) = self.table(number, declare.arguments, ExchangeDeclare::ID, now)?
+        else {
+            return Ok(());
+        };
         let outcome = if declare.passive {
             self.access.check_exchange(declare.exchange).map(|()| Ticket::NONE)
         } else {
@@ -50,6 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     internal: declare.internal,
                     arguments,
                 },
+                now,
             )
         };
         let reply = Method::ExchangeDeclareOk(ExchangeDeclareOk {});
@@ -62,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         delete: &ExchangeDelete<'_>,
         now: Timestamp,
     ) -> Result<(), End> {
-        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused);
+        let outcome = self.access.delete_exchange(delete.exchange, delete.if_unused, now);
         let reply = Method::ExchangeDeleteOk(ExchangeDeleteOk {});
         self.answer(number, outcome, &reply, delete.no_wait, ExchangeDelete::ID, now)
     }
@@ -81,7 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         } else {
             method.destination.into()
         };
-        let Some(arguments) = self.table(number, method.arguments, method.id, now)? else { return Ok(()) };
+        let Some(arguments) = self.table(number, method.arguments, method.id, now)? else {
+            return Ok(());
+        };
         // An empty key with an empty queue name means the queue's own name (AMQP 0-9-1, queue.bind).
         let own = method.to_queue && method.destination.is_empty() && method.routing_key.is_empty();
         let request = BindingRequest {
@@ -91,7 +98,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             routing_key: if own { &destination } else { method.routing_key },
             arguments,
         };
-        let outcome = if method.remove { self.access.unbind(&request) } else { self.access.bind(&request) };
+        let outcome = if method.remove {
+            self.access.unbind(&request, now)
+        } else {
+            self.access.bind(&request)
+        };
         let reply = match (method.to_queue, method.remove) {
             (true, false) => Method::QueueBindOk(QueueBindOk {}),
             (true, true) => Method::QueueUnbindOk(QueueUnbindOk {}),
@@ -101,8 +112,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.answer(number, outcome, &reply, method.no_wait, method.id, now)
     }
 
-    pub(crate) fn declare_queue(&mut self, number: u16, declare: &QueueDeclare<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(arguments) = self.table(number, declare.arguments, QueueDeclare::ID, now)? else { return Ok(()) };
+    pub(crate) fn declare_queue(
+        &mut self,
+        number: u16,
+        declare: &QueueDeclare<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(arguments) = self.table(number, declare.arguments, QueueDeclare::ID, now)? else {
+            return Ok(());
+        };
         if declare.passive && broker::is_reply_token(declare.queue) {
             return self.declare_reply_token(number, declare, now);
         }
@@ -145,9 +163,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Whether a requester of direct replies still lives.
-    fn declare_reply_token(&mut self, number: u16, declare: &QueueDeclare<'_>, now: Timestamp) -> Result<(), End> {
+    fn declare_reply_token(
+        &mut self,
+        number: u16,
+        declare: &QueueDeclare<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
         if !self.access.reply_consumer_exists(declare.queue) {
-            let error = BrokerError::NotFound { kind: broker::Kind::Queue, name: declare.queue.into() };
+            let error =
+                BrokerError::NotFound { kind: broker::Kind::Queue, name: declare.queue.into() };
             return self.refuse_with(number, &error, QueueDeclare::ID, now);
         }
         let reply = QueueDeclareOk { queue: declare.queue, message_count: 0, consumer_count: 1 };
@@ -155,19 +179,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    pub(crate) fn delete_queue(&mut self, number: u16, delete: &QueueDelete<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, delete.queue, QueueDelete::ID, now)? else { return Ok(()) };
-        let (count, outcome) = match self.access.delete_queue(&name, delete.if_unused, delete.if_empty, now) {
-            Ok((count, ticket)) => (count, Ok(ticket)),
-            Err(error) => (0, Err(error)),
+    pub(crate) fn delete_queue(
+        &mut self,
+        number: u16,
+        delete: &QueueDelete<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, delete.queue, QueueDelete::ID, now)? else {
+            return Ok(());
         };
+        let (count, outcome) =
+            match self.access.delete_queue(&name, delete.if_unused, delete.if_empty, now) {
+                Ok((count, ticket)) => (count, Ok(ticket)),
+                Err(error) => (0, Err(error)),
+            };
         let message_count = u32::try_from(count).unwrap_or(u32::MAX);
         let reply = Method::QueueDeleteOk(QueueDeleteOk { message_count });
         self.answer(number, outcome, &reply, delete.no_wait, QueueDelete::ID, now)
     }
 
-    pub(crate) fn purge_queue(&mut self, number: u16, purge: &QueuePurge<'_>, now: Timestamp) -> Result<(), End> {
-        let Some(name) = self.queue_name(number, purge.queue, QueuePurge::ID, now)? else { return Ok(()) };
+    pub(crate) fn purge_queue(
+        &mut self,
+        number: u16,
+        purge: &QueuePurge<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
+        let Some(name) = self.queue_name(number, purge.queue, QueuePurge::ID, now)? else {
+            return Ok(());
+        };
         let (count, outcome) = match self.access.purge_queue(&name, now) {
             Ok((count, ticket)) => (count, Ok(ticket)),
             Err(error) => (0, Err(error)),
@@ -210,7 +249,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !name.is_empty() {
             return Ok(Some(name.into()));
         }
-        if let Some(last) = self.channels.get(&number).and_then(|channel| channel.last_queue.clone()) {
+        if let Some(last) =
+            self.channels.get(&number).and_then(|channel| channel.last_queue.clone())
+        {
             return Ok(Some(last));
         }
         self.refuse(number, ReplyCode::NotFound, "no previously declared queue", method, now)?;

@@ -3,8 +3,9 @@
 use broker::BrokerError;
 use model::Timestamp;
 use posthouse_amqp::method::{
-    BasicNack, BasicRecover, BasicRecoverAsync, BasicReject, ConnectionBlocked, ConnectionUnblocked,
-    ConnectionUpdateSecretOk, ExchangeBind, ExchangeUnbind, QueueBind, QueueUnbind,
+    BasicNack, BasicRecover, BasicRecoverAsync, BasicReject, ConnectionBlocked,
+    ConnectionUnblocked, ConnectionUpdateSecretOk, ExchangeBind, ExchangeUnbind, QueueBind,
+    QueueUnbind,
 };
 use posthouse_amqp::{Method, ReplyCode};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,7 +16,12 @@ use crate::door::amqp::translate::refusal;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Handles a method. Everything but an ack waits for what the turn published and settled before it.
-    pub(crate) fn method(&mut self, number: u16, method: &Method<'_>, now: Timestamp) -> Result<(), End> {
+    pub(crate) fn method(
+        &mut self,
+        number: u16,
+        method: &Method<'_>,
+        now: Timestamp,
+    ) -> Result<(), End> {
         if let Method::BasicAck(ack) = method {
             return self.ack(number, ack, now);
         }
@@ -23,8 +29,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match method {
             Method::BasicNack(nack) => self.nack(number, nack, BasicNack::ID, now),
             Method::BasicReject(reject) => {
-                let nack =
-                    BasicNack { delivery_tag: reject.delivery_tag, multiple: false, requeue: reject.requeue };
+                let nack = BasicNack {
+                    delivery_tag: reject.delivery_tag,
+                    multiple: false,
+                    requeue: reject.requeue,
+                };
                 self.nack(number, &nack, BasicReject::ID, now)
             }
             Method::BasicQos(qos) => self.qos(number, qos, now),
@@ -34,7 +43,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(())
             }
             Method::BasicGet(get) => self.get(number, get, now),
-            Method::BasicRecover(recover) => self.recover(number, recover.requeue, (BasicRecover::ID, true), now),
+            Method::BasicRecover(recover) => {
+                self.recover(number, recover.requeue, (BasicRecover::ID, true), now)
+            }
             Method::BasicRecoverAsync(recover) => {
                 self.recover(number, recover.requeue, (BasicRecoverAsync::ID, false), now)
             }
@@ -61,7 +72,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Method::QueuePurge(purge) => self.purge_queue(number, purge, now),
             _ => match binding(method) {
                 Some(binding) => self.change_binding(number, binding, now),
-                None => self.refuse(number, ReplyCode::CommandInvalid, "unimplemented method", method.id(), now),
+                None => self.refuse(
+                    number,
+                    ReplyCode::CommandInvalid,
+                    "unimplemented method",
+                    method.id(),
+                    now,
+                ),
             },
         }
     }
@@ -125,20 +142,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
 /// What the four binding methods have in common.
 fn binding<'a>(method: &Method<'a>) -> Option<BindingMethod<'a>> {
-    let (source, destination, to_queue, routing_key, arguments, remove, no_wait, id) = match method {
-        Method::QueueBind(bind) => {
-            (bind.exchange, bind.queue, true, bind.routing_key, bind.arguments, false, bind.no_wait, QueueBind::ID)
-        }
-        Method::QueueUnbind(bind) => {
-            (bind.exchange, bind.queue, true, bind.routing_key, bind.arguments, true, false, QueueUnbind::ID)
-        }
-        Method::ExchangeBind(bind) => {
-            (bind.source, bind.destination, false, bind.routing_key, bind.arguments, false, bind.no_wait, ExchangeBind::ID)
-        }
-        Method::ExchangeUnbind(bind) => {
-            (bind.source, bind.destination, false, bind.routing_key, bind.arguments, true, bind.no_wait, ExchangeUnbind::ID)
-        }
+    let (source, destination, to_queue, routing_key, arguments, remove, no_wait, id) = match method
+    {
+        Method::QueueBind(bind) => (
+            bind.exchange,
+            bind.queue,
+            true,
+            bind.routing_key,
+            bind.arguments,
+            false,
+            bind.no_wait,
+            QueueBind::ID,
+        ),
+        Method::QueueUnbind(bind) => (
+            bind.exchange,
+            bind.queue,
+            true,
+            bind.routing_key,
+            bind.arguments,
+            true,
+            false,
+            QueueUnbind::ID,
+        ),
+        Method::ExchangeBind(bind) => (
+            bind.source,
+            bind.destination,
+            false,
+            bind.routing_key,
+            bind.arguments,
+            false,
+            bind.no_wait,
+            ExchangeBind::ID,
+        ),
+        Method::ExchangeUnbind(bind) => (
+            bind.source,
+            bind.destination,
+            false,
+            bind.routing_key,
+            bind.arguments,
+            true,
+            bind.no_wait,
+            ExchangeUnbind::ID,
+        ),
         _ => return None,
     };
-    Some(BindingMethod { source, destination, to_queue, routing_key, arguments, remove, no_wait, id })
+    Some(BindingMethod {
+        source,
+        destination,
+        to_queue,
+        routing_key,
+        arguments,
+        remove,
+        no_wait,
+        id,
+    })
 }

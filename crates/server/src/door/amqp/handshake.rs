@@ -139,12 +139,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         let event = self.connection.handle_bytes(Instant::now(), &mut rest, &mut self.output);
         let step = match event {
             None => Step::More,
-            Some(Event::Authenticate { mechanism, response, .. }) => {
-                Step::Check { login: login(mechanism, response, &self.peer), mechanism: mechanism.to_owned() }
-            }
+            Some(Event::Authenticate { mechanism, response, .. }) => Step::Check {
+                login: login(mechanism, response, &self.peer),
+                mechanism: mechanism.to_owned(),
+            },
             Some(Event::Open { virtual_host }) => Step::Open(virtual_host.to_owned()),
             Some(Event::Failed(failure)) => Step::Failed(failure.text),
-            Some(Event::Closed | Event::CloseRequested { .. }) => Step::Failed("the peer closed".to_owned()),
+            Some(Event::Closed | Event::CloseRequested { .. }) => {
+                Step::Failed("the peer closed".to_owned())
+            }
             Some(_) => Step::More,
         };
         let taken = self.input.len() - rest.len();
@@ -206,7 +209,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             return false;
         }
         let known = self.shared.broker.users.get(user);
-        let hash = known.as_ref().and_then(|user| user.password_hash.as_deref()).and_then(stored_hash);
+        let hash =
+            known.as_ref().and_then(|user| user.password_hash.as_deref()).and_then(stored_hash);
         match self.shared.verifier.verify(user, password, hash.as_ref()).await {
             Verdict::Accepted => true,
             Verdict::AcceptedWeak => {
@@ -256,7 +260,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     /// Waits until the peer has read the close and hung up: it would lose it to a reset otherwise.
     async fn linger(&mut self) {
         let mut rest = [0; 256];
-        while !self.connection.is_finished() && self.stream.read(&mut rest).await.is_ok_and(|read| read > 0) {
+        while !self.connection.is_finished()
+            && self.stream.read(&mut rest).await.is_ok_and(|read| read > 0)
+        {
             self.input.extend_from_slice(&rest);
             self.input.truncate(READ_BYTES);
             drop(self.next_step());
@@ -301,9 +307,10 @@ fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
         _ => None,
     };
     match parsed {
-        Some(credentials) => {
-            Login::Password { user: credentials.login.to_owned(), password: credentials.password.to_vec() }
-        }
+        Some(credentials) => Login::Password {
+            user: credentials.login.to_owned(),
+            password: credentials.password.to_vec(),
+        },
         None => Login::Malformed,
     }
 }

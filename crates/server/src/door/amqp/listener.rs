@@ -62,7 +62,12 @@ pub struct Door {
 impl Door {
     /// A door to `broker`.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, alarms: Arc<Alarms>, verifier: Verifier, config: &Config) -> Self {
+    pub fn new(
+        broker: Arc<Broker>,
+        alarms: Arc<Alarms>,
+        verifier: Verifier,
+        config: &Config,
+    ) -> Self {
         let options = |mechanisms: &str| {
             Arc::new(ServerOptions {
                 channel_max: config.amqp.channel_max,
@@ -101,7 +106,8 @@ impl Door {
         accept_each(listener, &self.slots, |stream, peer, slot| {
             let shared = Arc::clone(&self.shared);
             drop(tokio::spawn(async move {
-                serve_stream(stream, Peer { address: peer, tls: false, certificate: None }, shared).await;
+                serve_stream(stream, Peer { address: peer, tls: false, certificate: None }, shared)
+                    .await;
                 drop(slot);
             }));
         })
@@ -170,7 +176,12 @@ impl Shared {
     }
 }
 
-async fn serve_tls_stream(stream: TcpStream, address: SocketAddr, shared: Arc<Shared>, acceptor: &Acceptor) {
+async fn serve_tls_stream(
+    stream: TcpStream,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: &Acceptor,
+) {
     match acceptor.accept(stream).await {
         Ok(stream) => {
             let certificate = certificate_user(&stream, shared.external_login);
@@ -180,7 +191,11 @@ async fn serve_tls_stream(stream: TcpStream, address: SocketAddr, shared: Arc<Sh
     }
 }
 
-async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: Peer, shared: Arc<Shared>) {
+async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Peer,
+    shared: Arc<Shared>,
+) {
     let address = peer.address;
     // Boxed, so that the many states of a handshake are not kept for the life of the connection.
     let opened = match Box::pin(handshake::run(stream, peer, Arc::clone(&shared))).await {

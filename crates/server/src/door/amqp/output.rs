@@ -98,7 +98,10 @@ impl Output {
 
     /// The ticket that the output waits for, if nothing before it is left to write.
     pub(crate) fn held_by(&self) -> Option<Ticket> {
-        self.holds.front().filter(|(position, _)| *position <= self.position).map(|(_, ticket)| *ticket)
+        self.holds
+            .front()
+            .filter(|(position, _)| *position <= self.position)
+            .map(|(_, ticket)| *ticket)
     }
 
     /// Removes the holds that `durable` has passed.
@@ -143,9 +146,8 @@ impl Output {
     fn allowed(&self) -> usize {
         let waiting = self.len();
         match self.holds.front() {
-            Some((position, _)) => {
-                waiting.min(usize::try_from(position.saturating_sub(self.position)).unwrap_or(usize::MAX))
-            }
+            Some((position, _)) => waiting
+                .min(usize::try_from(position.saturating_sub(self.position)).unwrap_or(usize::MAX)),
             None => waiting,
         }
     }
@@ -207,7 +209,7 @@ impl Output {
                     range.start += step;
                     self.shared_bytes -= step;
                     left -= step;
-                    if range.is_empty() {
+                    if range.start >= range.end {
                         self.pieces.pop_front();
                     }
                 }

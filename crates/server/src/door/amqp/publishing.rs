@@ -2,7 +2,9 @@
 
 use broker::{Access, BrokerError, Publish, Published, Publisher, SettleBatch};
 use model::Timestamp;
-use posthouse_amqp::method::{BasicPublish, BasicReturn, ConfirmSelectOk, TxCommitOk, TxRollbackOk, TxSelectOk};
+use posthouse_amqp::method::{
+    BasicPublish, BasicReturn, ConfirmSelectOk, TxCommitOk, TxRollbackOk, TxSelectOk,
+};
 use posthouse_amqp::{Content, Method, ReplyCode, event};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -20,7 +22,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ) -> Result<(), End> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         if publish.immediate {
-            return self.refuse(number, ReplyCode::NotImplemented, "immediate=true", BasicPublish::ID, now);
+            return self.refuse(
+                number,
+                ReplyCode::NotImplemented,
+                "immediate=true",
+                BasicPublish::ID,
+                now,
+            );
         }
         let request = Publish {
             exchange: &publish.exchange,
@@ -33,7 +41,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Mode::Transaction(transaction) => {
                 if transaction.publisher.pending() >= self.shared.limits.transaction_messages {
                     let limit = self.shared.limits.transaction_messages;
-                    Err(BrokerError::LimitReached(format!("a transaction holds at most {limit} publishes")))
+                    Err(BrokerError::LimitReached(format!(
+                        "a transaction holds at most {limit} publishes"
+                    )))
                 } else {
                     transaction.publisher.publish(request, now)
                 }
@@ -77,19 +87,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         });
         self.say(number, &method);
         let out = &mut self.output.buffer;
-        posthouse_amqp::encode_content_header(out, number, content.body.len() as u64, &content.properties);
+        posthouse_amqp::encode_content_header(
+            out,
+            number,
+            content.body.len() as u64,
+            &content.properties,
+        );
         posthouse_amqp::encode_body(out, number, &content.body, self.connection.frame_max());
     }
 
     fn nack_last(&mut self, number: u16) {
-        if let Some(confirms) = self.channels.get_mut(&number).and_then(|channel| channel.confirms()) {
+        if let Some(confirms) =
+            self.channels.get_mut(&number).and_then(|channel| channel.confirms())
+        {
             let tag = confirms.published;
             posthouse_amqp::encode_nack(&mut self.output.buffer, number, tag, false, true);
             confirms.refused(tag);
         }
     }
 
-    pub(crate) fn confirm_select(&mut self, number: u16, no_wait: bool, now: Timestamp) -> Result<(), End> {
+    pub(crate) fn confirm_select(
+        &mut self,
+        number: u16,
+        no_wait: bool,
+        now: Timestamp,
+    ) -> Result<(), End> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         match &channel.mode {
             Mode::Transaction(_) => {
@@ -112,7 +134,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let text = "cannot switch from confirm to tx mode";
                 return self.refuse(number, ReplyCode::PreconditionFailed, text, (90, 10), now);
             }
-            Mode::Plain => channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access))),
+            Mode::Plain => {
+                channel.mode = Mode::Transaction(Box::new(Transaction::new(&self.access)));
+            }
             Mode::Transaction(_) => {}
         }
         self.say(number, &Method::TxSelectOk(TxSelectOk {}));
@@ -122,24 +146,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Everything of the transaction in one commit; the answer leaves when it is durable.
     pub(crate) fn tx_commit(&mut self, number: u16, now: Timestamp) -> Result<(), End> {
         let access = self.access.clone();
-        let Some(Mode::Transaction(transaction)) = self.channels.get_mut(&number).map(|channel| &mut channel.mode)
+        let Some(Mode::Transaction(transaction)) =
+            self.channels.get_mut(&number).map(|channel| &mut channel.mode)
         else {
             return self.not_transactional(number, (90, 20), now);
         };
         let first = access.acknowledging(&mut transaction.acks);
-        match transaction.publisher.flush_with(first, now) {
+        match transaction.publisher.commit_transaction(first, now) {
             Ok(receipt) => {
                 access.settled(&transaction.acks, now);
                 let released = std::mem::take(&mut transaction.released);
                 let rejected = std::mem::take(&mut transaction.rejected);
                 transaction.reset();
-                access.release(&released, broker::Counted::Yes, now).map_err(|error| self.store_failed(&error))?;
+                access
+                    .release(&released, broker::Counted::Yes, now)
+                    .map_err(|error| self.store_failed(&error))?;
                 access.reject(&rejected, now).map_err(|error| self.store_failed(&error))?;
                 self.output.hold_until(receipt.ticket);
                 self.say(number, &Method::TxCommitOk(TxCommitOk {}));
                 Ok(())
             }
-            Err(BrokerError::Store(error)) if !error.retryable() => Err(self.store_failed(&error.into())),
+            Err(BrokerError::Store(error)) if !error.retryable() => {
+                Err(self.store_failed(&error.into()))
+            }
             Err(error) => self.refuse_with(number, &error, (90, 20), now),
         }
     }
@@ -158,8 +187,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    fn not_transactional(&mut self, number: u16, method: (u16, u16), now: Timestamp) -> Result<(), End> {
-        self.refuse(number, ReplyCode::PreconditionFailed, "channel is not transactional", method, now)
+    fn not_transactional(
+        &mut self,
+        number: u16,
+        method: (u16, u16),
+        now: Timestamp,
+    ) -> Result<(), End> {
+        self.refuse(
+            number,
+            ReplyCode::PreconditionFailed,
+            "channel is not transactional",
+            method,
+            now,
+        )
     }
 }
 

@@ -93,6 +93,8 @@ pub(crate) struct Session<S> {
     pub(crate) deferred: Option<DeferredGet>,
     /// Consumers are behind: nothing is read before they have caught up, or this moment.
     crowd_until: Option<Instant>,
+    /// How often deliveries are looked at that may stay unsettled for a time only.
+    pub(crate) timeout_check: Option<Duration>,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     eof: bool,
@@ -127,6 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             paused_until: None,
             deferred: None,
             crowd_until: None,
+            timeout_check: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             eof: false,
@@ -212,7 +215,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn tell_blocked(&mut self) {
-        if let Some(reason) = self.blocked.filter(|_| self.understands.connection_blocked && !self.told_blocked) {
+        if let Some(reason) =
+            self.blocked.filter(|_| self.understands.connection_blocked && !self.told_blocked)
+        {
             self.told_blocked = true;
             self.send_connection_blocked(reason);
         }
@@ -279,7 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Event::Method { channel, method } => self.method(channel, &method, now),
             Event::ChannelOpened(channel) => {
                 self.access.broker().counters.channels_opened.add(1);
-                self.channels.insert(channel, Box::default());
+                let cap = self.shared.limits.unacked_per_channel;
+                self.channels.insert(channel, Box::new(Channel::new(cap)));
                 Ok(())
             }
             Event::ChannelClosed(channel) => {
@@ -319,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !self.acks.is_empty() {
             let acks = std::mem::take(&mut self.acks);
             self.access.acknowledge(acks, now).map_err(|error| self.store_failed(&error))?;
+            self.share_credit(now);
         }
         if self.publisher.pending() == 0 && self.confirming.is_empty() {
             return Ok(());
@@ -345,10 +352,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The store has failed for good: nothing that this connection was promised can be kept, so it ends.
     pub(crate) fn store_failed(&mut self, error: &BrokerError) -> End {
-        let text = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": ");
+        let text =
+            std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(": ");
         tracing::error!(%text, "store failed under a connection");
         self.connection.close(ReplyCode::InternalError, &text, (0, 0), &mut self.output.buffer);
         End::Failed(text)
@@ -356,7 +364,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn owe_confirms(&mut self, ticket: Ticket) {
         for channel in std::mem::take(&mut self.confirming) {
-            if let Some(confirms) = self.channels.get_mut(&channel).and_then(|channel| channel.confirms()) {
+            if let Some(confirms) =
+                self.channels.get_mut(&channel).and_then(|channel| channel.confirms())
+            {
                 confirms.depend_on(ticket);
                 if !self.owed.contains(&channel) {
                     self.owed.push(channel);
@@ -367,7 +377,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn refuse_confirms(&mut self) {
         for channel in std::mem::take(&mut self.confirming) {
-            let Some(confirms) = self.channels.get_mut(&channel).and_then(|channel| channel.confirms()) else {
+            let Some(confirms) =
+                self.channels.get_mut(&channel).and_then(|channel| channel.confirms())
+            else {
                 continue;
             };
             for tag in confirms.refuse() {
@@ -388,8 +400,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.output.release(durable);
             moved |= self.confirm_up_to(durable);
             moved |= self.paused_until.take_if(|ticket| *ticket <= durable).is_some();
-            let next = self.owed.iter().filter_map(|channel| self.channels.get(channel)?.next_confirm()).min();
-            let Some(next) = [next, self.output.held_by(), self.paused_until].into_iter().flatten().min() else { return Ok(moved) };
+            let next = self
+                .owed
+                .iter()
+                .filter_map(|channel| self.channels.get(channel)?.next_confirm())
+                .min();
+            let Some(next) =
+                [next, self.output.held_by(), self.paused_until].into_iter().flatten().min()
+            else {
+                return Ok(moved);
+            };
             if self.registered == Some(durable) {
                 return Ok(moved);
             }
@@ -414,7 +434,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let (channels, output, access) = (&mut self.channels, &mut self.output, &self.access);
         let before = output.buffer.len();
         self.owed.retain(|number| {
-            let Some(confirms) = channels.get_mut(number).and_then(|channel| channel.confirms()) else {
+            let Some(confirms) = channels.get_mut(number).and_then(|channel| channel.confirms())
+            else {
                 return false;
             };
             if let Some((tag, count)) = confirms.durable(durable) {
@@ -453,6 +474,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(moved)
     }
 
+    /// Credit that consumers share has come back: it may be another queue's turn.
+    pub(crate) fn share_credit(&mut self, now: Timestamp) {
+        for channel in self.channels.values().filter(|channel| channel.credit.is_scarce()) {
+            for consumer in channel.consumers.values() {
+                self.access.dispatch(&consumer.queue, now);
+            }
+        }
+    }
+
     /// Queues of this connection's consumers may have more than fitted.
     fn ask_for_more(&mut self, now: Timestamp) {
         for channel in self.channels.values() {
@@ -489,6 +519,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Some(until) = self.crowd_until {
             wanted = Some(wanted.map_or(until, |wanted| wanted.min(until)));
         }
+        if let Some(check) = self.timeout_check {
+            let check = Instant::now() + check;
+            wanted = Some(wanted.map_or(check, |wanted| wanted.min(check)));
+        }
         let Some(wanted) = wanted else { return Ok(false) };
         // A timer that fires early is asked again; one that would fire late is set anew.
         if self.timer_at.is_none_or(|at| at > wanted) {
@@ -503,7 +537,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.publisher.give_up_waiting();
         }
         let now = self.access.now();
-        if let Some(event) = self.connection.handle_timeout(Instant::now(), &mut self.output.buffer) {
+        if let Some(event) = self.connection.handle_timeout(Instant::now(), &mut self.output.buffer)
+        {
             self.handle(event, now)?;
         }
         self.check_consumer_timeouts(now)?;
@@ -536,15 +571,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         for number in numbers {
             self.drop_channel(number, now);
         }
-        let rest: Vec<Outgoing> =
-            self.incoming.drain(..).chain(self.taken.drain(..)).chain(self.outbox.take_rest()).collect();
+        let rest: Vec<Outgoing> = self
+            .incoming
+            .drain(..)
+            .chain(self.taken.drain(..))
+            .chain(self.outbox.take_rest())
+            .collect();
         self.turn_away(rest, now);
         self.access.leave(now);
     }
 
     /// Messages on their way to consumers that are gone return to their queues, uncounted.
     pub(crate) fn turn_away(&mut self, outgoing: Vec<Outgoing>, now: Timestamp) {
-        let refused: Vec<Refused> = outgoing.into_iter().filter_map(Outgoing::into_refused).collect();
+        let refused: Vec<Refused> =
+            outgoing.into_iter().filter_map(Outgoing::into_refused).collect();
         if refused.is_empty() {
             return;
         }

@@ -1,0 +1,103 @@
+//! Delayed exchanges: messages wait in a queue of the exchange and are routed when their delay is over.
+//!
+//! As RabbitMQ's plug-in does it, the bindings of that moment count. Unlike there, the messages lie in the same log as
+//! all others, any number of them, and leave their waiting room in the commit that puts them into their queues.
+
+use std::sync::Arc;
+
+use model::Timestamp;
+use model::publish_rules::{self, Marked};
+use smallvec::smallvec;
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement};
+
+use crate::broker::Broker;
+use crate::dead_letter::enqueue;
+use crate::error::BrokerError;
+use crate::queue::Queue;
+use crate::route_cache::RouteTarget;
+use crate::tenant::Tenant;
+
+/// Most messages routed in one commit.
+const ROUTED_MAX: usize = 256;
+
+/// Most body bytes read for one commit.
+const ROUTED_BYTES_MAX: usize = 1024 * 1024;
+
+impl Broker {
+    /// Routes what has waited long enough.
+    pub(crate) fn release_delayed(&self, waiting: &Arc<Queue>, now: Timestamp) {
+        loop {
+            let request = LeaseRequest {
+                queue: waiting.id,
+                messages_max: ROUTED_MAX,
+                bytes_max: ROUTED_BYTES_MAX,
+                hold: Hold::UntilSettled,
+                now,
+            };
+            let Ok(lease) = self.pool.lease(request).now() else { return };
+            // Nothing although there is more: it may be handed out when the store says so, see `Watch::hint_ready`.
+            if lease.messages.is_empty() {
+                return;
+            }
+            if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
+                tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay");
+                return;
+            }
+            if !lease.more {
+                return;
+            }
+        }
+    }
+
+    fn route_delayed(
+        &self,
+        waiting: &Queue,
+        messages: Vec<Leased>,
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        let Some(tenant) = self.tenant(&waiting.tenant) else { return Ok(()) };
+        let mut changes = Vec::with_capacity(messages.len() * 2);
+        let mut reached = Vec::new();
+        for leased in messages {
+            changes.push(Change::Settle {
+                queue: waiting.id,
+                sequences: smallvec![(leased.sequence, leased.sequence)],
+                settlement: Settlement::Ack,
+            });
+            let (to, expiration_ms) = self.way(&tenant, &leased)?;
+            if !to.is_empty() {
+                changes.push(enqueue(leased.message, &to, expiration_ms, now, &self.sweeper));
+                reached.extend(to);
+            }
+        }
+        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
+        self.follow_up(reached, now, 0);
+        Ok(())
+    }
+
+    /// Where a message goes now, and how long it lives there. Its properties were checked when it was published.
+    fn way(
+        &self,
+        tenant: &Tenant,
+        leased: &Leased,
+    ) -> Result<(Vec<RouteTarget>, Option<u64>), BrokerError> {
+        let message = &leased.message;
+        let marked = Marked::of(message.properties()).unwrap_or_default();
+        let extra = marked
+            .headers
+            .and_then(|raw| publish_rules::headers(raw).ok())
+            .unwrap_or_default()
+            .extra_keys;
+        let keys: Vec<&str> = [&*message.address.routing_key]
+            .into_iter()
+            .chain(extra.iter().map(String::as_str))
+            .collect();
+        let expiration_ms = publish_rules::expiration(marked.expiration).unwrap_or_default();
+        match tenant.route(self, &message.address.exchange, &keys, marked.headers) {
+            Ok(to) => Ok((to, expiration_ms)),
+            // The exchange went while they waited.
+            Err(BrokerError::NotFound { .. }) => Ok((Vec::new(), None)),
+            Err(error) => Err(error),
+        }
+    }
+}
