@@ -7,8 +7,9 @@ use model::permission::{Permissions, TopicPermission};
 use model::policy::Policy;
 use model::{QueueDefinition, QueueId, Ticket, Timestamp};
 
+use crate::bind::{BindingRequest, DeclareExchange};
 use crate::broker::Broker;
-use crate::declare::{BindingRequest, DeclareExchange, DeclareQueue};
+use crate::declare::DeclareQueue;
 use crate::definitions::{self, PolicyKind};
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;

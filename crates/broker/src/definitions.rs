@@ -18,9 +18,10 @@ use posthouse_amqp::{RawTable, Table};
 use serde::{Deserialize, Serialize};
 use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool};
 
+use crate::bind::apply_alternate;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::declare::{apply_alternate, effective_settings};
+use crate::declare::effective_settings;
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::quotas::Quotas;

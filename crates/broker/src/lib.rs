@@ -8,7 +8,7 @@
 //! | [`broker`](Broker) | the handle that every door holds |
 //! | [`access`](Access) | a user inside a tenant: the only way to queues and exchanges; authorisation |
 //! | `tenant` | exchanges, bindings and queues of a tenant, its policies and limits |
-//! | `declare` | declaring, binding, deleting |
+//! | `declare`, `bind` | queues; exchanges and bindings |
 //! | `administer` | tenants, users, permissions, policies |
 //! | `definitions` | what is declared, as the catalog keeps it |
 //! | `publish`, `route_cache` | batches of messages into queues |
@@ -25,6 +25,7 @@
 
 mod access;
 mod administer;
+mod bind;
 mod broker;
 mod clock;
 mod consume;
@@ -49,13 +50,14 @@ mod tenant;
 mod users;
 
 pub use access::Access;
+pub use bind::{BindingRequest, DeclareExchange};
 pub use broker::Broker;
 pub use clock::Clock;
 pub use consume::Fetched;
 pub use consumer::{ConsumeOptions, Consumer, Credit, PREFETCH_UNLIMITED};
 pub use counters::{Counter, Counters};
 pub use dead_letter::Reason;
-pub use declare::{BindingRequest, DeclareExchange, DeclareQueue, Declared, PARKING_QUEUE};
+pub use declare::{DeclareQueue, Declared, PARKING_QUEUE};
 pub use definitions::PolicyKind;
 pub use error::{BrokerError, Kind};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};

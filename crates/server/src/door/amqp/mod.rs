@@ -7,7 +7,8 @@
 //! | `session` | the life of an open connection: read, commit, deliver, write |
 //! | `channel` | what one channel holds and owes |
 //! | `dispatch` | which handler a method has, how refusals leave |
-//! | `publishing` | `basic.publish`, confirms, transactions |
+//! | `publishing` | `basic.publish`, `confirm.select`, transactions |
+//! | `confirming` | a turn's commit, and the confirms that follow |
 //! | `consuming` | consumers, deliveries, settling |
 //! | `declaring` | exchanges, queues, bindings |
 //! | `output` | what waits to be written, and what holds it |
@@ -15,6 +16,7 @@
 //! | `translate` | the broker's refusals as reply codes |
 
 mod channel;
+mod confirming;
 mod consuming;
 mod declaring;
 mod dispatch;
