@@ -59,7 +59,19 @@ impl Survey {
                 survey.unused.push(name);
             }
         }
+        survey.find_headless();
         Ok(survey)
+    }
+
+    /// What the log refers to was in use, whatever its header says now.
+    fn find_headless(&mut self) {
+        let in_use = |name: &String| {
+            let id = segment_of(name, "log");
+            self.segments.iter().any(|(header, ..)| Some(header.previous.segment) == id)
+        };
+        let (headless, unused) = std::mem::take(&mut self.unused).into_iter().partition(in_use);
+        self.unused = unused;
+        self.headless.extend::<Vec<String>>(headless);
     }
 
     fn add(&mut self, vfs: &dyn Vfs, id: u32, name: String) -> io::Result<()> {

@@ -2,4 +2,5 @@
 
 mod conformance;
 mod crashes;
+mod damage;
 mod world;
