@@ -7,6 +7,12 @@
 //! | [`disk`] | a disk that loses, tears and refuses what a seed says |
 //! | [`random`] | a small seeded generator |
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test support panics where what is tested is wrong"
+)]
+
 pub mod conformance;
 pub mod disk;
 pub mod random;

@@ -179,7 +179,7 @@ impl Reading {
             && let Some(reader) = SidecarReader::new(&sidecar, segment.id, end, segment.salt)
         {
             self.summary.from_sidecars += 1;
-            return self.from_sidecar(segment, reader);
+            return self.indexed(segment, reader);
         }
         let file = load(segment)?;
         let mut sidecar = SidecarBuilder::default();
@@ -188,7 +188,7 @@ impl Reading {
         Ok(())
     }
 
-    fn from_sidecar(&mut self, segment: &Segment, mut reader: SidecarReader<'_>) -> io::Result<()> {
+    fn indexed(&mut self, segment: &Segment, mut reader: SidecarReader<'_>) -> io::Result<()> {
         while let Some(entry) = reader.next_entry() {
             match entry {
                 Some(SidecarEntry::Plain { offset, placed, body_len }) => {

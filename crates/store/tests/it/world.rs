@@ -261,8 +261,7 @@ impl World {
         let key = format!("key/{}", random.below(4));
         let value = self.next;
         self.next += 1;
-        let definition =
-            Definition { key: key.as_str().into(), value: value.to_le_bytes().into() };
+        let definition = Definition { key: key.as_str().into(), value: value.to_le_bytes().into() };
         let changes = vec![DefinitionChange::Put(definition)];
         if let Ok(ticket) = wait(store.commit_definitions(changes)) {
             self.definitions.entry(key).or_default().push((value, ticket));

@@ -1,6 +1,13 @@
-//! How fast the embedded store is, without a broker around it: `speed [directory]`.
+//! How fast the embedded store is, without a broker around it: `cargo bench -p store -- directory`.
 //!
 //! Prints nanoseconds per message of each figure; run it pinned to one core and compare with itself.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    reason = "a program for developers"
+)]
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -15,7 +22,8 @@ use testkit::store::{message, wait};
 const NOW: Timestamp = Timestamp(1000);
 
 fn main() {
-    let directory = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let directory = directory.map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = tempfile::tempdir_in(directory).expect("a directory");
     let store = Embedded::open(directory.path(), Options::default()).expect("opened");
     let durable = QueueKind { durable: true, priority_max: 0, stream: false };
@@ -91,8 +99,7 @@ fn batch(size: usize, persistent: bool, queues: u64) -> Vec<Change> {
 
 fn lease(store: &Embedded, queue: u64, messages_max: usize, hold: Hold) -> Vec<u64> {
     let queue = QueueId(queue);
-    let request =
-        LeaseRequest { queue, messages_max, bytes_max: usize::MAX, hold, now: NOW };
+    let request = LeaseRequest { queue, messages_max, bytes_max: usize::MAX, hold, now: NOW };
     loop {
         let lease = wait(store.lease(request)).expect("accepted");
         if !lease.messages.is_empty() || !lease.more {
