@@ -497,6 +497,8 @@ impl<'a> Work<'a> {
         let Some(index) = self.index_of(queue) else { return };
         let Some(state) = self.locked.get_mut(index) else { return };
         let durable = state.kind.durable;
+        // Sequences that are still to be given are not gone.
+        let before = before.min(state.next);
         let freed = &mut self.freed;
         let removed = state.trim(before, |entry| freed.add(&shared.log.segments, entry.position));
         self.receipt.removed += removed;

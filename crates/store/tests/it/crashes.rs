@@ -16,7 +16,7 @@ use crate::world::World;
 fn options(random: &mut Random) -> Options {
     Options {
         segment_bytes: 64 * 1024,
-        first_segment_bytes: 8 * 1024 << random.below(4),
+        first_segment_bytes: (8 * 1024) << random.below(4),
         reserve_segments: random.index(3),
         resident_persistent_bytes: if random.chance(1, 2) { 0 } else { 1 << 20 },
         resident_transient_bytes: if random.chance(1, 2) { 0 } else { 1 << 20 },
