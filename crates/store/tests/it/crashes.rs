@@ -62,7 +62,7 @@ fn reopen(mut disk: SimDisk, random: &mut Random) -> (SimDisk, Embedded) {
 
 #[test]
 fn nothing_confirmed_is_lost_in_a_crash() {
-    for seed in seeds(1500) {
+    for seed in seeds(700) {
         let mut random = Random::new(seed);
         let mut disk = SimDisk::new();
         let mut world = World::default();
@@ -130,7 +130,7 @@ fn life_with_fault(seed: u64, fault: Option<(u64, Fault, bool)>) -> u64 {
 
 #[test]
 fn any_one_call_may_fail() {
-    for seed in seeds(2) {
+    for seed in seeds(1) {
         let calls = life_with_fault(seed, None);
         assert!(calls > 10, "{calls} calls are too few to learn from");
         for fault in [Fault::Io, Fault::Full, Fault::Short, Fault::Interrupted] {

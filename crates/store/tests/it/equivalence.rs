@@ -309,8 +309,6 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn the_embedded_driver_does_what_the_memory_driver_does(
         ops in prop::collection::vec(op(), 1..120),

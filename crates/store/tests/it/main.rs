@@ -10,4 +10,5 @@ mod conformance;
 mod crashes;
 mod damage;
 mod equivalence;
+mod threads;
 mod world;
