@@ -7,12 +7,16 @@
 //! | [`watch`] | the durable watermark, and hints that something is ready |
 //! | [`memory`] | the driver that is the executable specification |
 //! | [`embedded`] | the driver for one machine: a segmented log |
+//! | [`open`](mod@open) | from a location to a driver |
 //! | [`error`] | what can go wrong, and whether trying again makes sense |
+//!
+//! `contract.md` beside this file tells how PostgreSQL, Redis and JetStream would satisfy the contracts.
 
 pub mod catalog;
 pub mod embedded;
 pub mod error;
 pub mod memory;
+pub mod open;
 pub mod pool;
 pub mod watch;
 
@@ -20,6 +24,7 @@ pub use catalog::{Catalog, Definition, DefinitionChange};
 pub use embedded::Embedded;
 pub use error::{ErrorKind, StoreError};
 pub use memory::Memory;
+pub use open::{Opened, open};
 pub use pool::{
     Capabilities, Change, Commit, Due, Handout, Hold, Lease, LeaseRequest, Leased, Pending, Pool,
     QueueKind, QueueStats, ReadRequest, Receipt, Sequences, Settlement, Stored, Target, Targets,

@@ -7,11 +7,10 @@
 //! | [`disk`] | a disk that loses, tears and refuses what a seed says |
 //! | [`random`] | a small seeded generator |
 
-#![allow(
+#![expect(
     clippy::expect_used,
-    clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "test support: a broken expectation is a failed test"
+    reason = "test support panics where what is tested is wrong"
 )]
 
 pub mod conformance;

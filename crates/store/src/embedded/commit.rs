@@ -198,7 +198,7 @@ fn queues_of(table: &Table, ids: &[QueueId]) -> SmallVec<[Arc<Queue>; 4]> {
 /// Most bytes that a change may add to the log.
 fn bound_of(change: &Change, leases: impl Fn(QueueId) -> usize) -> usize {
     match change {
-        Change::CreateQueue { .. } | Change::DeleteQueue { .. } | Change::Trim { .. } => 128,
+        Change::CreateQueue { .. } | Change::DeleteQueue { .. } | Change::Trim { .. } => 256,
         Change::Enqueue { message, targets, .. } => enqueue_bound(message, targets.len()),
         Change::Settle { queue, sequences, .. } => {
             let spans = sequences.iter().map(|(first, last)| last.0.saturating_sub(first.0));
@@ -450,7 +450,10 @@ impl<'a> Work<'a> {
             return;
         }
         let event = Event::Queue { queue, kind, next: 0, reserved: 0 };
-        let segment = self.log(128, rest).event(&event).segment;
+        let log = self.log(256, rest);
+        // Twice, because damage to it would cost more than one message.
+        log.event(&event);
+        let segment = log.event(&event).segment;
         if let Some(state) = index.and_then(|index| self.locked.get_mut(index)) {
             state.state_segment = segment;
         }
@@ -499,6 +502,8 @@ impl<'a> Work<'a> {
         let Some(index) = self.index_of(queue) else { return };
         let Some(state) = self.locked.get_mut(index) else { return };
         let durable = state.kind.durable;
+        // Sequences that are still to be given are not gone.
+        let before = before.min(state.next);
         let freed = &mut self.freed;
         let removed = state.trim(before, |entry| freed.add(&shared.log.segments, entry.position));
         self.receipt.removed += removed;

@@ -244,13 +244,14 @@ impl Shared {
             if state.deleted || !state.kind.durable || state.state_segment > up_to_segment {
                 continue;
             }
-            let mut log = self.log.begin(128);
+            let mut log = self.log.begin(256);
             let event = Event::Queue {
                 queue: queue.id,
                 kind: state.kind,
                 next: state.next,
                 reserved: state.reservation.top(),
             };
+            log.event(&event);
             state.state_segment = log.event(&event).segment;
             log.finish();
         }

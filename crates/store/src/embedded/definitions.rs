@@ -28,11 +28,10 @@ pub(crate) type Definitions = BTreeMap<Box<str>, Defined>;
 impl Catalog for Embedded {
     fn load(&self) -> Pending<Vec<Definition>> {
         let definitions = self.shared.definitions();
-        let copy = |(key, defined): (&Box<str>, &Defined)| Definition {
-            key: key.clone(),
-            value: defined.value.clone(),
-        };
-        Pending::ready(Ok(definitions.iter().map(copy).collect()))
+        let copies = definitions
+            .iter()
+            .map(|(key, defined)| Definition { key: key.clone(), value: defined.value.clone() });
+        Pending::ready(Ok(copies.collect()))
     }
 
     fn commit_definitions(&self, changes: Vec<DefinitionChange>) -> Pending<Ticket> {
@@ -74,9 +73,8 @@ impl Shared {
     /// Writes anew what is recorded in segments that go. Returns how many there were.
     pub(crate) fn carry_definitions(&self, up_to_segment: u32) -> usize {
         let mut definitions = self.definitions();
-        let bytes =
-            |(key, defined): (&Box<str>, &Defined)| record_len(key.len(), defined.value.len());
-        let bound = definitions.iter().filter(|it| it.1.segment <= up_to_segment).map(bytes).sum();
+        let old = definitions.iter().filter(|it| it.1.segment <= up_to_segment);
+        let bound = old.map(|(key, defined)| record_len(key.len(), defined.value.len())).sum();
         if bound == 0 {
             return 0;
         }

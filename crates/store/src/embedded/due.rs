@@ -18,10 +18,12 @@ impl Shared {
         self.check_alive()?;
         let mut due = Due::default();
         loop {
-            let timers = self.timers.take_due(now, TIMERS_PER_ROUND);
+            let mut timers = self.timers.take_due(now, TIMERS_PER_ROUND);
             if timers.is_empty() {
                 break;
             }
+            // Each queue once; what comes back to the head does so before the head is looked at.
+            timers.sort_unstable_by_key(|timer| (timer.queue, timer.reason, timer.at));
             let mut full = false;
             for of_queue in timers.chunk_by(|one, other| one.queue == other.queue) {
                 full |= self.due_in_queue(of_queue, now, messages_max, &mut due);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::Ticket;
 
@@ -17,6 +17,9 @@ use super::vfs::VfsFile;
 /// How often a full disk is tried again.
 const RETRY_FULL: Duration = Duration::from_millis(200);
 
+/// Segments that are filled in less are not written with zeros beforehand.
+const HURRY: Duration = Duration::from_secs(3);
+
 /// Name of a segment that is being made.
 const PREPARING: &str = "next.tmp";
 
@@ -27,6 +30,10 @@ pub(crate) struct Keeper {
     pub(crate) moving: Option<Moving>,
     /// A segment that may go once what was carried over is durable.
     pub(crate) dropping: Option<(u32, Ticket)>,
+    /// When a segment was closed last.
+    sealed_at: Option<Instant>,
+    /// Segments are filled fast.
+    hurry: bool,
     /// Files of overtaken segments, to be used again: id and capacity.
     recycled: Vec<(u32, u32, Arc<dyn VfsFile>)>,
 }
@@ -84,12 +91,21 @@ impl Keeper {
             return false;
         }
         let sealed = std::mem::take(&mut shared.log.state().sealed);
+        if !sealed.is_empty() && shared.options.background {
+            let now = Instant::now();
+            let last = self.sealed_at.replace(now);
+            self.hurry = last.is_some_and(|last| now.duration_since(last) < HURRY);
+        }
         for Sealed { segment, sidecar } in sealed {
             let Some(end) = segment.end() else { continue };
             let sidecar = sidecar.finish(segment.id, end, segment.salt);
             if let Err(error) = write_sidecar(shared.vfs.as_ref(), segment.id, &sidecar) {
                 tracing::warn!(segment = segment.id, %error, "a sidecar could not be written; it will be missed at the next start");
             }
+        }
+        // First, because a segment that goes is the best one to go on in.
+        if self.compact(shared) {
+            return true;
         }
         match self.prepare(shared) {
             Ok(true) => return true,
@@ -99,7 +115,7 @@ impl Keeper {
             }
             Err(error) => tracing::warn!(%error, "a segment could not be made ahead"),
         }
-        self.compact(shared)
+        false
     }
 
     /// Sees to it that there are as many segments in reserve as there should be. True if one was added.
@@ -110,13 +126,12 @@ impl Keeper {
                 self.recycled.push((segment.id, segment.capacity, Arc::clone(file)));
             }
         }
-        let (missing, last_capacity, hurry) = {
+        let (missing, last_capacity) = {
             let state = shared.log.state();
             let have = state.prepared.len();
             let last = state.prepared.back().map_or(&state.segment, |prepared| &prepared.segment);
-            let first_of_all = state.segment.capacity <= shared.options.first_segment_bytes;
             let missing = shared.options.reserve_segments.saturating_sub(have);
-            (missing, last.capacity, have == 0 && !first_of_all)
+            (missing, last.capacity)
         };
         if missing == 0 {
             self.discard_recycled(shared)?;
@@ -129,7 +144,7 @@ impl Keeper {
         let capacity = shared.options.next_capacity(last_capacity);
         let (from, capacity, file) = match self.take_recycled(capacity) {
             Some((id, capacity, file)) => (log_name(id), capacity, file),
-            None => (PREPARING.to_owned(), capacity, make_file(shared, capacity, hurry)?),
+            None => (PREPARING.to_owned(), capacity, make_file(shared, capacity, self.hurry)?),
         };
         name_segment(shared, from, capacity, &file)?;
         Ok(true)
@@ -174,7 +189,7 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
     let file = shared.vfs.create(PREPARING)?;
     let made = file.allocate(u64::from(capacity)).and_then(|()| {
         if !hurry {
-            // A log that is filled faster than this is written in large groups, which gain nothing from it.
+            // A log that is filled fast is written in large groups, which gain nothing from it.
             write_zeros(file.as_ref(), 0, u64::from(capacity))?;
         }
         file.sync_data()

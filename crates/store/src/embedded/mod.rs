@@ -27,6 +27,8 @@ mod definitions;
 mod due;
 mod entry;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod inspect;
 mod keeper;
 mod lease;

@@ -191,6 +191,29 @@ pub(crate) fn append(
     head
 }
 
+/// Appends a record of any kind byte, as a fuzzer may make it; false if there is no such kind.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn append_raw(
+    out: &mut Vec<u8>,
+    seed: Seed,
+    kind: u8,
+    meta: &[u8],
+    body: &[u8],
+) -> bool {
+    let Some(kind) = Kind::from_byte(kind) else { return false };
+    let head = Head {
+        kind,
+        flags: FLAG_END,
+        meta_len: 0,
+        body_len: 0,
+        body_checksum: crc32fast::hash(body),
+        properties_len: u32::from(meta.first().copied().unwrap_or(0)),
+        ticket: 0,
+    };
+    append(out, seed, 0, head, body, |out| out.extend_from_slice(meta));
+    true
+}
+
 /// Writes the head and its checksum over the front of `record`, whose meta is in place.
 pub(crate) fn seal(record: &mut [u8], seed: Seed, offset: u32, head: &Head) {
     if let Some(front) = record.get_mut(..HEAD_BYTES) {

@@ -59,7 +59,19 @@ impl Survey {
                 survey.unused.push(name);
             }
         }
+        survey.find_headless();
         Ok(survey)
+    }
+
+    /// What the log refers to was in use, whatever its header says now.
+    fn find_headless(&mut self) {
+        let in_use = |name: &String| {
+            let id = segment_of(name, "log");
+            self.segments.iter().any(|(header, ..)| Some(header.previous.segment) == id)
+        };
+        let (headless, unused) = std::mem::take(&mut self.unused).into_iter().partition(in_use);
+        self.unused = unused;
+        self.headless.extend::<Vec<String>>(headless);
     }
 
     fn add(&mut self, vfs: &dyn Vfs, id: u32, name: String) -> io::Result<()> {
@@ -167,7 +179,7 @@ impl Reading {
             && let Some(reader) = SidecarReader::new(&sidecar, segment.id, end, segment.salt)
         {
             self.summary.from_sidecars += 1;
-            return self.from_sidecar(segment, reader);
+            return self.indexed(segment, reader);
         }
         let file = load(segment)?;
         let mut sidecar = SidecarBuilder::default();
@@ -176,7 +188,7 @@ impl Reading {
         Ok(())
     }
 
-    fn from_sidecar(&mut self, segment: &Segment, mut reader: SidecarReader<'_>) -> io::Result<()> {
+    fn indexed(&mut self, segment: &Segment, mut reader: SidecarReader<'_>) -> io::Result<()> {
         while let Some(entry) = reader.next_entry() {
             match entry {
                 Some(SidecarEntry::Plain { offset, placed, body_len }) => {

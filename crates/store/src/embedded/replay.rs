@@ -222,11 +222,7 @@ impl Replay {
 
     /// Ends the replay: what was delivered before is known, times are set.
     pub(crate) fn finish(&mut self) -> Vec<Timer> {
-        let unknown: Vec<_> =
-            self.queues.keys().filter(|id| !self.known.contains(id)).copied().collect();
-        for queue in unknown {
-            self.delete(queue);
-        }
+        self.keep_unknown();
         for (segment, count) in self.settled.drain() {
             if let Some(segment) = self.segments.get(&segment) {
                 segment.settle(count);
@@ -245,6 +241,19 @@ impl Replay {
             }));
         }
         timers
+    }
+}
+
+impl Replay {
+    /// A queue that was neither made nor deleted lost the record of its making: it is kept, as far as it is known.
+    fn keep_unknown(&mut self) {
+        let known = &self.known;
+        for (queue, state) in self.queues.iter_mut().filter(|it| !known.contains(it.0)) {
+            let lanes = state.lanes.len().saturating_sub(1);
+            state.kind.priority_max = u8::try_from(lanes).unwrap_or(u8::MAX);
+            let what = format!("the record of queue {}, taken for a plain one", queue.0);
+            self.damages.push(Damage { segment: 0, offset: 0, bytes: 0, what });
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //! 0      header: magic "PHSLOG\0\1", segment u32, previous segment u32, previous end u32, durable u32, salt u64,
 //!        CRC-32 u32 over all that
-//! 2048   the same header again, so that damage to one sector cannot cost a segment
-//! 4096   records
+//! 4096   the same header again, so that damage to one page cannot cost a segment
+//! 8192   records
 //! ```
 //!
 //! A header is written together with the first records, after everything before it was synced; so a valid header tells
@@ -20,10 +20,10 @@ use super::record::Seed;
 use super::vfs::VfsFile;
 
 /// Where records begin.
-pub(crate) const DATA_START: u32 = 4096;
+pub(crate) const DATA_START: u32 = 8192;
 
 const MAGIC: &[u8; 8] = b"PHSLOG\0\x01";
-const COPY_AT: usize = 2048;
+const COPY_AT: usize = 4096;
 const HEADER_BYTES: usize = 36;
 
 /// A place in the log.
@@ -257,7 +257,7 @@ mod tests {
             block[damaged + 9] ^= 1;
             assert_eq!(Header::decode(&block), Some(header));
         }
-        assert_eq!(Header::decode(&vec![0; 4096]), None);
+        assert_eq!(Header::decode(&vec![0; 8192]), None);
     }
 
     #[test]

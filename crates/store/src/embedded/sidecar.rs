@@ -102,19 +102,24 @@ impl SidecarBuilder {
 
     /// The whole file.
     pub(crate) fn finish(&self, segment: u32, end: u32, salt: u64) -> Vec<u8> {
-        let mut file = Vec::with_capacity(HEADER_BYTES + self.entries.len());
-        file.extend_from_slice(MAGIC);
-        file.extend_from_slice(&segment.to_le_bytes());
-        file.extend_from_slice(&end.to_le_bytes());
-        file.extend_from_slice(&salt.to_le_bytes());
-        file.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&file);
-        hasher.update(&self.entries);
-        file.extend_from_slice(&hasher.finalize().to_le_bytes());
-        file.extend_from_slice(&self.entries);
-        file
+        file_of(&self.entries, segment, end, salt)
     }
+}
+
+/// A sidecar with these entries.
+pub(crate) fn file_of(entries: &[u8], segment: u32, end: u32, salt: u64) -> Vec<u8> {
+    let mut file = Vec::with_capacity(HEADER_BYTES + entries.len());
+    file.extend_from_slice(MAGIC);
+    file.extend_from_slice(&segment.to_le_bytes());
+    file.extend_from_slice(&end.to_le_bytes());
+    file.extend_from_slice(&salt.to_le_bytes());
+    file.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&file);
+    hasher.update(entries);
+    file.extend_from_slice(&hasher.finalize().to_le_bytes());
+    file.extend_from_slice(entries);
+    file
 }
 
 /// One entry of a sidecar.

@@ -144,7 +144,11 @@ impl Writer {
             state.synced = end;
         }
         let waiters = std::mem::take(&mut state.waiters);
+        let rolled = !state.sealed.is_empty();
         drop(state);
+        if rolled {
+            shared.keeper.ring();
+        }
         if wants_sync {
             shared.watch.advance(ticket);
         }

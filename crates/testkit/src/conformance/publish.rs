@@ -166,7 +166,7 @@ pub fn many_messages_come_in_order(store: &dyn Store) {
 
     for batch in 0..30 {
         let of_batch = |number: u32| {
-            let message = message(body(batch * 100 + number), number % 3 != 0);
+            let message = message(body(batch * 100 + number), !number.is_multiple_of(3));
             Change::Enqueue { message, targets: Targets::from_iter([to(1)]), dedup: None }
         };
         talk.commit((0..100).map(of_batch));
