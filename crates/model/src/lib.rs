@@ -8,9 +8,18 @@
 //! | [`id`] | identities: queue, sequence, ticket |
 //! | [`time`] | points in time, as milliseconds since 1970 |
 //! | [`message`] | the envelope that travels through Posthouse |
+//! | [`naming`] | names, their limits, and how texts speak of things |
+//! | [`argument`] | checking arguments, and comparing them |
+//! | [`exchange`] | exchanges: declaring and redeclaring |
+//! | [`routing`] | bindings, and which queues a message goes to |
 
+pub mod argument;
+pub mod exchange;
 pub mod id;
 pub mod message;
+pub mod naming;
+pub mod routing;
+mod slots;
 pub mod time;
 
 pub use id::{DedupId, QueueId, Sequence, Ticket};
