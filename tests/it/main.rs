@@ -1,1 +1,32 @@
 //! Behaviour of the real program, one file per thing a user sees.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a panic is how a test says what went wrong"
+)]
+
+mod alarms;
+mod client_commands;
+mod consumers;
+mod dead_lettering;
+mod definitions_import;
+mod delayed_messages;
+mod delivery_limits;
+mod direct_reply;
+mod durability;
+mod exchanges;
+mod handshake;
+mod idempotent_publishing;
+mod permissions;
+mod priorities;
+mod publisher_confirms;
+mod queue_limits;
+mod queues;
+mod resource_limits;
+mod serve_command;
+mod streams;
+mod time_to_live;
+mod transactions;
+mod wire_errors;

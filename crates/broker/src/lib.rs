@@ -1,1 +1,68 @@
-//! Placeholder while the workspace is laid out.
+//! Publish, route, lease, settle: the engine behind every door.
+//!
+//! No wire is known here, and no disk: doors translate into these verbs, the pool and catalog of `store` keep what
+//! there is, and `model` decides.
+//!
+//! | file | concept |
+//! |---|---|
+//! | [`broker`](Broker) | the handle that every door holds |
+//! | [`access`](Access) | a user inside a tenant: the only way to queues and exchanges; authorisation |
+//! | `tenant` | exchanges, bindings and queues of a tenant, its policies and limits |
+//! | `declare` | declaring, binding, deleting |
+//! | `administer` | tenants, users, permissions, policies |
+//! | `definitions` | what is declared, as the catalog keeps it |
+//! | `publish`, `route_cache` | batches of messages into queues |
+//! | `queue`, [`consumer`](Consumer), [`outbox`](Outbox) | who is next, how much it may get, and its mailbox |
+//! | `consume` | consuming, fetching, leaving |
+//! | `settle` | acknowledge, give back, refuse |
+//! | `dead_letter` | what becomes of refused, expired, pushed out messages |
+//! | `delay` | delayed exchanges |
+//! | `quotas` | what tenants and users may have at most |
+//! | `sweeper` | what time has made ready |
+//! | `stream` | queues that are read without taking |
+//! | `reply` | direct replies |
+//! | `tasks` | every task the broker runs |
+
+mod access;
+mod administer;
+mod broker;
+mod clock;
+mod consume;
+mod consumer;
+mod counters;
+mod dead_letter;
+mod declare;
+mod definitions;
+mod delay;
+mod error;
+mod outbox;
+mod publish;
+mod queue;
+mod quotas;
+mod reply;
+mod route_cache;
+mod settle;
+mod stream;
+mod sweeper;
+pub mod tasks;
+mod tenant;
+mod users;
+
+pub use access::Access;
+pub use broker::Broker;
+pub use clock::Clock;
+pub use consume::Fetched;
+pub use consumer::{ConsumeOptions, Consumer, Credit, PREFETCH_UNLIMITED};
+pub use counters::{Counter, Counters};
+pub use dead_letter::Reason;
+pub use declare::{BindingRequest, DeclareExchange, DeclareQueue, Declared, PARKING_QUEUE};
+pub use definitions::PolicyKind;
+pub use error::{BrokerError, Kind};
+pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};
+pub use publish::{Publish, Published, Publisher};
+pub use queue::{ConnectionId, Queue};
+pub use quotas::Quotas;
+pub use reply::{REPLY_TO, is_reply_token};
+pub use settle::{Counted, Holder, Refused, SettleBatch};
+pub use tenant::{Tenant, TenantDescription};
+pub use users::{User, Users};

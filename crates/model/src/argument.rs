@@ -124,14 +124,6 @@ impl<'a> Arguments<'a> {
         Ok(Some(natural))
     }
 
-    /// An integer from 1.
-    pub(crate) fn positive(&self, argument: &str) -> Result<Option<u64>, ArgumentError> {
-        match self.natural(argument)? {
-            Some(0) => Err(self.invalid(argument, Fault::Zero(0))),
-            value => Ok(value),
-        }
-    }
-
     /// A time in milliseconds, of at most ten years.
     pub(crate) fn time_ms(&self, argument: &str) -> Result<Option<u64>, ArgumentError> {
         match self.integer(argument)? {
@@ -286,11 +278,11 @@ pub struct Inequivalent {
 
 impl Inequivalent {
     /// Compares a property.
-    pub(crate) fn check_property<T: PartialEq + fmt::Display + Copy>(
+    pub(crate) fn check_property<T: PartialEq + fmt::Display + ?Sized>(
         argument: &str,
         of: &Named,
-        current: T,
-        received: T,
+        current: &T,
+        received: &T,
     ) -> Result<(), Self> {
         if current == received {
             return Ok(());

@@ -175,9 +175,9 @@ impl ExchangeDefinition {
         let of = Named::exchange(&self.name, tenant);
         let current_type = self.exchange_type.to_string();
         Inequivalent::check_property("type", &of, current_type.as_str(), type_name)?;
-        Inequivalent::check_property("durable", &of, self.durable, received.durable)?;
-        Inequivalent::check_property("auto_delete", &of, self.auto_delete, received.auto_delete)?;
-        Inequivalent::check_property("internal", &of, self.internal, received.internal)?;
+        Inequivalent::check_property("durable", &of, &self.durable, &received.durable)?;
+        Inequivalent::check_property("auto_delete", &of, &self.auto_delete, &received.auto_delete)?;
+        Inequivalent::check_property("internal", &of, &self.internal, &received.internal)?;
         for argument in [ALTERNATE_EXCHANGE, DELAYED_TYPE, HASH_HEADER] {
             Inequivalent::check_argument(argument, &of, &self.arguments, &received.arguments)?;
         }

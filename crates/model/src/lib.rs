@@ -10,18 +10,37 @@
 //! | [`message`] | the envelope that travels through Posthouse |
 //! | [`naming`] | names, their limits, and how texts speak of things |
 //! | [`argument`] | checking arguments, and comparing them |
-//! | [`exchange`] | exchanges: declaring and redeclaring |
+//! | [`exchange`], [`queue`] | declaring and redeclaring |
+//! | [`settings`] | what holds for a queue: its arguments and the policies that match |
+//! | [`policy`] | policies of users and operators |
 //! | [`routing`] | bindings, and which queues a message goes to |
+//! | [`publish_rules`] | what a message's own properties ask for |
+//! | [`decision`], [`death`] | what becomes of a refused or expired message, and the history it carries |
+//! | [`permission`], [`quota`] | who may do what, and how much |
+//! | [`stream_offset`] | where a stream is read from |
 
 pub mod argument;
+pub mod death;
+pub mod decision;
 pub mod exchange;
 pub mod id;
 pub mod message;
 pub mod naming;
+mod pattern;
+pub mod permission;
+pub mod policy;
+mod property_bytes;
+pub mod publish_rules;
+pub mod queue;
+pub mod quota;
 pub mod routing;
+pub mod settings;
 mod slots;
+pub mod stream_offset;
 pub mod time;
 
 pub use id::{DedupId, QueueId, Sequence, Ticket};
 pub use message::{Address, Message};
+pub use queue::{Overflow, QueueDefinition, QueueOptions, QueueType};
+pub use settings::QueueSettings;
 pub use time::Timestamp;

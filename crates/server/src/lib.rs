@@ -1,1 +1,29 @@
-//! Placeholder while the workspace is laid out.
+//! The process around the broker: configuration, logs, listeners, who may come in, what is measured, and the doors.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`alarms`] | publishers are blocked while memory or disk run low |
+//! | [`auth`] | who may come in |
+//! | [`clock`] | the time, for the broker |
+//! | [`config`] | what an operator may decide |
+//! | [`definitions`] | RabbitMQ's definitions files |
+//! | [`door`] | the doors |
+//! | [`figures`] | the broker's numbers for the metrics |
+//! | [`listen`] | listening sockets |
+//! | [`metrics`] | what is measured, and where Prometheus reads it |
+//! | [`run`] | the life of the process |
+//! | [`telemetry`] | logs |
+//! | [`tls`] | encrypted listeners |
+
+pub mod alarms;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod definitions;
+pub mod door;
+pub mod figures;
+pub mod listen;
+pub mod metrics;
+pub mod run;
+pub mod telemetry;
+pub mod tls;

@@ -33,6 +33,24 @@ impl<T> Pending<T> {
     pub fn ready(result: Result<T, StoreError>) -> Self {
         Self::Now(Some(result))
     }
+
+    /// The answer of a local driver, without awaiting.
+    ///
+    /// The broker's hot path runs inside a connection's own turn and never suspends there; a remote driver will be
+    /// driven by a submission task in front of it.
+    ///
+    /// # Errors
+    ///
+    /// The answer's own error, or [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is not there yet.
+    pub fn now(self) -> Result<T, StoreError> {
+        match self {
+            Self::Now(Some(result)) => result,
+            Self::Now(None) | Self::Later(_) => Err(StoreError::new(
+                crate::ErrorKind::Unsupported,
+                "this driver does not answer at once",
+            )),
+        }
+    }
 }
 
 impl<T: Unpin> Future for Pending<T> {
@@ -169,6 +187,19 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// The time of the commit, for expiry, delays and the dedup window.
     pub now: Timestamp,
+    /// When its messages may be leased.
+    pub handout: Handout,
+}
+
+/// When the messages of a commit may be leased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Handout {
+    /// As soon as the commit is accepted: nothing else happened in it, and who published the message has no answer yet.
+    #[default]
+    AtOnce,
+    /// When the commit is durable: it moved a message or settled others, and nobody may see the outcome of what a crash
+    /// could undo.
+    WhenDurable,
 }
 
 /// What came of an accepted commit.
@@ -179,6 +210,9 @@ pub struct Receipt {
     pub ticket: Ticket,
     /// Indexes of the `Enqueue` changes that were skipped as duplicates.
     pub duplicates: Vec<usize>,
+    /// The pool has more to write than it likes: publish again when `ticket` is durable. Nothing is refused; it is for
+    /// the publisher's door to wait, so that the backlog stays in the network and not in memory.
+    pub congested: bool,
     /// How many messages the `Purge`, `DeleteQueue` and `Trim` changes removed that were ready.
     pub removed: u64,
 }

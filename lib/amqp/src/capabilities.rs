@@ -91,3 +91,31 @@ impl Capabilities {
         Ok(capabilities)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(properties: &Table) -> Result<Capabilities, TableError> {
+        Capabilities::of(RawTable::from_bytes(&properties.to_entries().expect("encodes")))
+    }
+
+    #[test]
+    fn what_is_announced_is_understood() {
+        let unknown = ("from the future", Value::Bool(true));
+        let known = ("basic.nack", Value::Bool(true));
+        let denied = ("connection.blocked", Value::Bool(false));
+        let announced = Table::from_iter([unknown, known, denied]);
+
+        let capabilities = of(&Table::from_iter([("capabilities", announced)]));
+
+        assert_eq!(capabilities, Ok(Capabilities { basic_nack: true, ..Default::default() }));
+    }
+
+    #[test]
+    fn capabilities_that_are_no_table_are_none() {
+        assert_eq!(of(&Table::new()), Ok(Capabilities::default()));
+        let number = Table::from_iter([("capabilities", 1_u8)]);
+        assert_eq!(of(&number), Ok(Capabilities::default()));
+    }
+}

@@ -5,7 +5,7 @@ use std::str;
 use crate::{
     error::DecodeError,
     reader::Reader,
-    table::{Table, TableError},
+    table::{DEPTH_MAX, ENTRIES_MAX, Table, TableError},
 };
 
 /// The entries of a field table, still encoded. Only the outer length has been checked.
@@ -49,6 +49,46 @@ impl<'a> RawTable<'a> {
     /// UTF-8.
     pub fn decode(&self) -> Result<Table, TableError> {
         crate::table_decode::decode(self.entries)
+    }
+
+    /// Whether it can be read in every depth, within the limits of depth and size; allocates only for what nests.
+    ///
+    /// For tables that pass through: whoever reads them later must be able to.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] but [`TableError::DuplicateName`], which readers that look for one name can live with.
+    pub fn check(&self) -> Result<(), TableError> {
+        let mut outer: Vec<Level<'a>> = Vec::new();
+        let mut level = Level::Table(self.iter());
+        let mut entries = 0_usize;
+        loop {
+            let value = match &mut level {
+                Level::Table(entries) => entries.next().transpose()?.map(|(_, value)| value),
+                Level::Array(elements) => elements.next().transpose()?,
+            };
+            let inner = match value {
+                None => match outer.pop() {
+                    Some(around) => {
+                        level = around;
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+                Some(ValueRef::Table(table)) => Some(Level::Table(table.iter())),
+                Some(ValueRef::Array(array)) => Some(Level::Array(array.iter())),
+                Some(_) => None,
+            };
+            entries += 1;
+            if entries > ENTRIES_MAX {
+                return Err(TableError::TooManyEntries);
+            }
+            let Some(inner) = inner else { continue };
+            if outer.len() + 1 >= DEPTH_MAX {
+                return Err(TableError::TooDeep);
+            }
+            outer.push(std::mem::replace(&mut level, inner));
+        }
     }
 
     /// The value of the first entry of that name.
@@ -204,6 +244,12 @@ impl<'a> ValueRef<'a> {
             _ => None,
         }
     }
+}
+
+/// Where a check is within nested tables and arrays.
+enum Level<'a> {
+    Table(Entries<'a>),
+    Array(Elements<'a>),
 }
 
 /// Iterator over a [`RawTable`].

@@ -100,3 +100,40 @@ impl<'a> Credentials<'a> {
 fn utf8(login: &[u8]) -> Result<&str, SaslError> {
     std::str::from_utf8(login).map_err(|_| SaslError::LoginNotUtf8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_mechanisms_give_back_what_was_put_in() {
+        let credentials = Credentials { login: "müller", password: b"p\xff" };
+
+        let plain = credentials.to_plain();
+        let amqplain = credentials.to_amqplain().expect("short");
+
+        assert_eq!(Credentials::from_plain(&plain), Ok(credentials));
+        assert_eq!(Credentials::from_amqplain(&amqplain), Ok(credentials));
+        assert!(!format!("{credentials:?}").contains("password"));
+    }
+
+    #[test]
+    fn a_plain_response_is_nul_login_nul_password() {
+        let responses: [&[u8]; 6] = [b"", b"\0", b"\0a", b"a\0b", b"id\0a\0b", b"\0a\0b\0"];
+        for response in responses {
+            assert_eq!(Credentials::from_plain(response), Err(SaslError::NotPlain));
+        }
+        assert_eq!(Credentials::from_plain(b"\0\xff\0b"), Err(SaslError::LoginNotUtf8));
+        let empty = Credentials { login: "a", password: b"" };
+        assert_eq!(Credentials::from_plain(b"\0a\0"), Ok(empty));
+    }
+
+    #[test]
+    fn an_amqplain_response_has_login_and_password_as_long_strings() {
+        assert_eq!(Credentials::from_amqplain(b""), Err(SaslError::NotAmqplain));
+        let number = b"\x05LOGINI\0\0\0\x01\x08PASSWORDS\0\0\0\x01x";
+        assert_eq!(Credentials::from_amqplain(number), Err(SaslError::NotAmqplain));
+        let cut = b"\x05LOGINS\0\0\0\x09a";
+        assert_eq!(Credentials::from_amqplain(cut), Err(SaslError::Table(TableError::Truncated)));
+    }
+}

@@ -256,6 +256,12 @@ impl Topology {
         self.queues.iter().map(|(name, queue)| (name, *queue))
     }
 
+    /// How many bindings there are.
+    #[must_use]
+    pub fn bindings_len(&self) -> usize {
+        self.bindings.len()
+    }
+
     /// All bindings but those of the default exchange.
     pub fn bindings(&self) -> impl Iterator<Item = Binding> {
         self.bindings.iter().filter_map(|id| self.binding(id))
@@ -510,7 +516,6 @@ mod tests {
         let mut topology = topology(&[("x", "topic")], &["q"]);
         let with = Table::from_iter([("a", Value::I32(1))]);
         let same = Table::from_iter([("a", Value::I64(1))]);
-        let none = Table::new();
         let q = queue("q");
         let request = |arguments| BindingRequest {
             source: "x",
@@ -521,6 +526,7 @@ mod tests {
 
         assert_eq!(topology.bind(&request(&with)), Ok(true));
         assert_eq!(topology.bind(&request(&same)), Ok(false));
+        let none = Table::new();
         assert_eq!(topology.bind(&request(&none)), Ok(true));
         topology.unbind(&request(&none)).expect("unbound");
         assert!(!topology.route("x", &["k"], || None).expect("routed").is_unroutable());
@@ -538,10 +544,10 @@ mod tests {
             arguments: const { &Table::new() },
         };
 
-        let (q, default) = (queue("q"), exchange(""));
-        assert_eq!(topology.bind(&request("", &q)), Err(BindError::DefaultExchange));
+        let end = queue("q");
+        assert_eq!(topology.bind(&request("", &end)), Err(BindError::DefaultExchange));
         assert_eq!(
-            topology.unbind(&request("x", &default)).map(drop),
+            topology.unbind(&request("x", &exchange(""))).map(drop),
             Err(BindError::DefaultExchange)
         );
         assert!(topology.remove_exchange("").is_none());

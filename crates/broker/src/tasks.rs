@@ -1,0 +1,29 @@
+//! Every task that the broker runs.
+//!
+//! | task | what it does | wakes |
+//! |---|---|---|
+//! | sweeper | expires, ends delays and leases, drops idle queues | at the next deadline |
+//! | hints | dispatches queues in which the pool made something ready | when the pool says so |
+//!
+//! Both run until their future is dropped; the caller spawns and stops them. Connections are tasks of their doors.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use crate::broker::Broker;
+
+/// Runs the sweeper until dropped.
+pub async fn sweep(broker: Arc<Broker>) {
+    crate::sweeper::run(broker).await;
+}
+
+/// Follows the pool's hints until dropped.
+pub async fn follow_hints(broker: Arc<Broker>) {
+    loop {
+        let queues = poll_fn(|context| broker.watch().poll_ready(context)).await;
+        let now = broker.now();
+        for queue in queues {
+            broker.became_ready(queue, now);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! An AMQP client for one connection and one channel, over `posthouse_amqp`.
+
+mod happened;
+mod session;
+mod transport;
+mod uri;
+
+pub(crate) use happened::{Happened, Received};
+pub(crate) use session::Session;
+pub(crate) use uri::Uri;

@@ -1,0 +1,455 @@
+//! Queues: what a declaration says, whether it is allowed, and whether it says the same again.
+
+use std::sync::Arc;
+
+use posthouse_amqp::table::Table;
+
+use crate::argument::{ArgumentError, Arguments, Fault, Inequivalent};
+use crate::naming::Named;
+
+/// Highest priority that a queue can have.
+const PRIORITY_MAX: i64 = 255;
+
+/// What a queue type's users rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum QueueType {
+    /// Every feature but delivery limits by default.
+    #[default]
+    Classic,
+    /// Durable, counts deliveries, and parks what was delivered too often.
+    Quorum,
+    /// Read by position, without taking.
+    Stream,
+}
+
+const TYPES: &[(&str, QueueType)] = &[
+    ("classic", QueueType::Classic),
+    ("quorum", QueueType::Quorum),
+    ("stream", QueueType::Stream),
+];
+
+impl QueueType {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// The type of a name on the wire.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        TYPES.iter().find(|(name, _)| *name == word).map(|(_, queue_type)| *queue_type)
+    }
+}
+
+/// What a full queue does with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overflow {
+    /// Takes it, and pushes its oldest out.
+    #[default]
+    DropHead,
+    /// Refuses it.
+    RejectPublish,
+    /// Refuses it, and dead-letters it.
+    RejectPublishDlx,
+}
+
+const OVERFLOWS: &[(&str, Overflow)] = &[
+    ("drop-head", Overflow::DropHead),
+    ("reject-publish", Overflow::RejectPublish),
+    ("reject-publish-dlx", Overflow::RejectPublishDlx),
+];
+
+impl Overflow {
+    /// The mode of a name on the wire.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        OVERFLOWS.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode)
+    }
+}
+
+/// Which failed deliveries wait before the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RetryType {
+    /// None.
+    #[default]
+    Disabled,
+    /// All.
+    All,
+    /// Those that were refused or whose holder was lost.
+    Failed,
+    /// Those that were given back.
+    Returned,
+}
+
+const RETRY_TYPES: &[(&str, RetryType)] = &[
+    ("disabled", RetryType::Disabled),
+    ("all", RetryType::All),
+    ("failed", RetryType::Failed),
+    ("returned", RetryType::Returned),
+];
+
+impl RetryType {
+    /// The type of a name on the wire.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        RETRY_TYPES.iter().find(|(name, _)| *name == word).map(|(_, retry)| *retry)
+    }
+}
+
+/// The arguments that mean something here, checked. Clustering hints and `x-queue-mode` are taken and ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(
+    missing_docs,
+    reason = "each is the argument of that name; times in milliseconds, ages in seconds"
+)]
+pub struct QueueArguments {
+    pub message_ttl: Option<u64>,
+    pub expires: Option<u64>,
+    pub dead_letter_exchange: Option<Box<str>>,
+    pub dead_letter_routing_key: Option<Box<str>>,
+    pub max_length: Option<u64>,
+    pub max_length_bytes: Option<u64>,
+    pub overflow: Option<Overflow>,
+    pub max_priority: Option<u8>,
+    pub single_active_consumer: bool,
+    /// -1 for none.
+    pub delivery_limit: Option<i64>,
+    pub retry_type: Option<RetryType>,
+    pub retry_min: Option<u64>,
+    pub retry_max: Option<u64>,
+    pub consumer_timeout: Option<u64>,
+    pub max_age_secs: Option<u64>,
+}
+
+/// What a declaration says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueDefinition {
+    /// At most 255 bytes.
+    pub name: Arc<str>,
+    /// Whether it survives a restart.
+    pub durable: bool,
+    /// Whether it belongs to one connection.
+    pub exclusive: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// Argument `x-queue-type`, or its tenant's default.
+    pub queue_type: QueueType,
+    /// Arguments that mean something; `None` if there are none, which is the most common kind of queue.
+    pub arguments: Option<Box<QueueArguments>>,
+    /// All arguments as declared, for listing and comparing.
+    pub declared: Option<Box<Table>>,
+}
+
+/// What a client says about a queue besides its name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct QueueOptions {
+    /// Whether it survives a restart.
+    pub durable: bool,
+    /// Whether it belongs to one connection.
+    pub exclusive: bool,
+    /// Whether it goes with its last consumer.
+    pub auto_delete: bool,
+    /// Arguments.
+    pub arguments: Table,
+}
+
+/// Arguments that a redeclaration must repeat.
+const COMPARED: &[&str] = &[
+    "x-message-ttl",
+    "x-expires",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-max-age",
+];
+
+impl QueueDefinition {
+    /// The definition that a declaration asks for. Does not check the name, see [`crate::naming::check_new`].
+    ///
+    /// # Errors
+    ///
+    /// [`ArgumentError`] if an argument is wrong or not for that type of queue.
+    pub fn new(
+        tenant: &str,
+        name: Arc<str>,
+        default_type: QueueType,
+        options: QueueOptions,
+    ) -> Result<Self, ArgumentError> {
+        let of = Named::queue(&name, tenant);
+        let arguments = Arguments { table: &options.arguments, of: &of };
+        let queue_type = arguments.word("x-queue-type", TYPES, "unsupported queue type")?;
+        let queue_type = queue_type.unwrap_or(default_type);
+        check_type(queue_type, &options, &of)?;
+        let parsed = parse(&arguments)?;
+        let plain = parsed == QueueArguments::default();
+        let QueueOptions { durable, exclusive, auto_delete, arguments } = options;
+        Ok(Self {
+            name,
+            durable,
+            exclusive,
+            auto_delete,
+            queue_type,
+            arguments: (!plain).then(|| Box::new(parsed)),
+            declared: (!arguments.is_empty()).then(|| Box::new(arguments)),
+        })
+    }
+
+    /// A durable classic queue without arguments.
+    #[must_use]
+    pub fn plain(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            queue_type: QueueType::Classic,
+            arguments: None,
+            declared: None,
+        }
+    }
+
+    /// Whether it is a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.queue_type == QueueType::Stream
+    }
+
+    /// All arguments as declared.
+    #[must_use]
+    pub fn arguments_table(&self) -> &Table {
+        static NONE: Table = Table::new();
+        self.declared.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Whether declaring it again like this changes nothing. The type of queue may be left out or differ, as in
+    /// RabbitMQ with relaxed checks: what a client written for another type asks for still works.
+    ///
+    /// # Errors
+    ///
+    /// [`Inequivalent`] with the first difference.
+    pub fn check_equivalent(
+        &self,
+        tenant: &str,
+        received: &QueueOptions,
+    ) -> Result<(), Inequivalent> {
+        let of = Named::queue(&self.name, tenant);
+        Inequivalent::check_property("durable", &of, &self.durable, &received.durable)?;
+        Inequivalent::check_property("auto_delete", &of, &self.auto_delete, &received.auto_delete)?;
+        for argument in COMPARED {
+            Inequivalent::check_argument(
+                argument,
+                &of,
+                self.arguments_table(),
+                &received.arguments,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What a type cannot be.
+fn check_type(
+    queue_type: QueueType,
+    options: &QueueOptions,
+    of: &Named,
+) -> Result<(), ArgumentError> {
+    let invalid = |property| Err(ArgumentError::InvalidProperty { property, of: of.clone() });
+    match queue_type {
+        QueueType::Classic => return Ok(()),
+        QueueType::Quorum | QueueType::Stream if !options.durable => return invalid("non-durable"),
+        QueueType::Quorum | QueueType::Stream if options.exclusive => {
+            return invalid("exclusive-owner");
+        }
+        QueueType::Quorum | QueueType::Stream
+            if options.auto_delete && queue_type == QueueType::Stream =>
+        {
+            return invalid("auto-delete");
+        }
+        QueueType::Quorum => {}
+        QueueType::Stream => {
+            for argument in [
+                "x-dead-letter-exchange",
+                "x-message-ttl",
+                "x-max-priority",
+                "x-single-active-consumer",
+            ] {
+                if options.arguments.get(argument).is_some() {
+                    let argument = argument.into();
+                    return Err(ArgumentError::NotForType {
+                        argument,
+                        of: of.clone(),
+                        queue_type: "rabbit_stream_queue",
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
+    let dead_letter_exchange = arguments.exchange_name("x-dead-letter-exchange")?.map(Into::into);
+    let dead_letter_routing_key = arguments.text("x-dead-letter-routing-key")?.map(Into::into);
+    if dead_letter_routing_key.is_some() && dead_letter_exchange.is_none() {
+        return Err(arguments.invalid(
+            "x-dead-letter-routing-key",
+            Fault::Unknown("routing_key_but_no_dlx_defined"),
+        ));
+    }
+    let queue_modes = &[("default", ()), ("lazy", ())];
+    let mode_fault = || match arguments.table.get("x-queue-mode") {
+        Some(mode) => {
+            Fault::Said(format!("unsupported queue mode '{}'", crate::argument::shown(mode)))
+        }
+        None => Fault::Unknown("unsupported queue mode"),
+    };
+    arguments
+        .word("x-queue-mode", queue_modes, "unsupported queue mode")
+        .map_err(|_| arguments.invalid("x-queue-mode", mode_fault()))?;
+    Ok(QueueArguments {
+        message_ttl: arguments.time_ms("x-message-ttl")?,
+        expires: arguments.positive_time_ms("x-expires")?,
+        dead_letter_exchange,
+        dead_letter_routing_key,
+        max_length: arguments.natural("x-max-length")?,
+        max_length_bytes: arguments.natural("x-max-length-bytes")?,
+        overflow: arguments.word("x-overflow", OVERFLOWS, "invalid_overflow")?,
+        max_priority: max_priority(arguments)?,
+        single_active_consumer: arguments.boolean("x-single-active-consumer")?.unwrap_or(false),
+        delivery_limit: arguments.integer("x-delivery-limit")?,
+        retry_type: arguments.word(
+            "x-delayed-retry-type",
+            RETRY_TYPES,
+            "invalid_delayed_retry_type",
+        )?,
+        retry_min: arguments.time_ms("x-delayed-retry-min")?,
+        retry_max: arguments.time_ms("x-delayed-retry-max")?,
+        consumer_timeout: arguments.positive_time_ms("x-consumer-timeout")?,
+        max_age_secs: max_age(arguments)?,
+    })
+}
+
+fn max_priority(arguments: &Arguments<'_>) -> Result<Option<u8>, ArgumentError> {
+    let Some(value) = arguments.integer("x-max-priority")? else { return Ok(None) };
+    match u8::try_from(value) {
+        Ok(priority) => Ok(Some(priority)),
+        Err(_) if value > PRIORITY_MAX => {
+            Err(arguments.invalid("x-max-priority", Fault::MaxExceeded(value)))
+        }
+        Err(_) => Err(arguments.invalid("x-max-priority", Fault::Negative(value))),
+    }
+}
+
+fn max_age(arguments: &Arguments<'_>) -> Result<Option<u64>, ArgumentError> {
+    let Some(text) = arguments.text("x-max-age")? else { return Ok(None) };
+    let invalid = || arguments.invalid("x-max-age", Fault::Unknown("invalid_max_age"));
+    age_secs(text).map(Some).ok_or_else(invalid)
+}
+
+/// Seconds of an age such as `7D`, `12h`, `1M`: years, months, days, hours, minutes, seconds.
+#[must_use]
+pub fn age_secs(text: &str) -> Option<u64> {
+    let unit = text.chars().next_back()?;
+    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    let secs = match unit {
+        'Y' => 365 * 24 * 3600,
+        'M' => 30 * 24 * 3600,
+        'D' => 24 * 3600,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return None,
+    };
+    count.checked_mul(secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_amqp::table::Value;
+
+    use super::*;
+
+    fn declare(
+        arguments: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<QueueDefinition, ArgumentError> {
+        let options = QueueOptions {
+            durable: true,
+            arguments: arguments.into_iter().collect(),
+            ..QueueOptions::default()
+        };
+        QueueDefinition::new("v", "q".into(), QueueType::Classic, options)
+    }
+
+    fn refusal(argument: &'static str, value: impl Into<Value>) -> String {
+        declare([(argument, value.into())]).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_in_the_words_that_clients_compare() {
+        let invalid = |argument: &str, fault: &str| {
+            format!("invalid arg '{argument}' for queue 'q' in vhost 'v': {fault}")
+        };
+
+        assert_eq!(
+            refusal("x-message-ttl", "a"),
+            invalid("x-message-ttl", "\"expected integer, got longstr\"")
+        );
+        assert_eq!(
+            refusal("x-message-ttl", Value::I32(-1)),
+            invalid("x-message-ttl", "{value_negative,-1}")
+        );
+        assert_eq!(refusal("x-expires", Value::I32(0)), invalid("x-expires", "{value_zero,0}"));
+        assert_eq!(
+            refusal("x-max-priority", Value::I32(300)),
+            invalid("x-max-priority", "{max_value_exceeded,300}")
+        );
+        assert_eq!(refusal("x-overflow", "foo"), invalid("x-overflow", "invalid_overflow"));
+        assert_eq!(
+            refusal("x-queue-mode", "foo"),
+            invalid("x-queue-mode", "\"unsupported queue mode 'foo'\"")
+        );
+        assert_eq!(
+            refusal("x-dead-letter-routing-key", "k"),
+            invalid("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")
+        );
+        assert_eq!(
+            refusal("x-dead-letter-exchange", Value::I32(1)),
+            "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost 'v'"
+        );
+    }
+
+    #[test]
+    fn a_redeclaration_may_use_another_width_but_not_another_value() {
+        let queue = declare([("x-message-ttl", Value::I32(1))]).expect("valid");
+        let again = |value| QueueOptions {
+            durable: true,
+            arguments: [("x-message-ttl", value)].into_iter().collect(),
+            ..QueueOptions::default()
+        };
+
+        assert_eq!(queue.check_equivalent("v", &again(Value::I64(1))), Ok(()));
+        assert_eq!(
+            queue.check_equivalent("v", &again(Value::I32(2))).expect_err("differs").to_string(),
+            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost 'v': received '2' but current is '1'"
+        );
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        assert_eq!(age_secs("7D"), Some(604_800));
+        assert_eq!(age_secs("7"), None);
+        assert_eq!(age_secs("99999999999999999999Y"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! The doors: each translates between its wire and the engine, and does nothing else. No door knows another.
+
+pub mod amqp;

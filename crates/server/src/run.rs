@@ -1,0 +1,292 @@
+//! The life of the process: open the store, listen, serve, drain, close.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use broker::{Broker, Quotas, TenantDescription, User, tasks};
+use model::permission::Permissions;
+use store::embedded::{Embedded, Options};
+use store::{Catalog, Pool};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::alarms::Alarms;
+use crate::auth::hash_text;
+use crate::auth::verifier::Verifier;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::definitions::{Definitions, apply::apply};
+use crate::door::amqp::listener::Door;
+use crate::figures::Figures;
+use crate::listen::bind;
+use crate::metrics::exposition::Identity;
+use crate::metrics::http::{Endpoint, Observed};
+use crate::tls::Acceptor;
+
+/// How long connections have to say goodbye when the server ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How often the server looks whether its store has failed.
+const STORE_CHECK: Duration = Duration::from_millis(100);
+
+/// Runs the server until `shutdown` is ready, then drains it.
+///
+/// `say` gets a line per listener (`listening amqp 127.0.0.1:5672`), then `ready`.
+///
+/// # Errors
+///
+/// If the data directory is in use or damaged beyond reading, an address cannot be bound, a definitions file cannot be
+/// read, or the store fails while the server runs.
+pub async fn run(
+    config: Config,
+    mut say: impl FnMut(String),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
+    let store = Embedded::open(&config.data_dir, store_options(&config))
+        .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
+    let store = Arc::new(store);
+    let (pool, catalog) =
+        (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
+    let broker = Broker::open(pool, catalog, Arc::new(SystemClock::start()), quotas(&config))
+        .context("cannot load the definitions")?;
+    let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
+        .context("cannot check passwords")?;
+    first_start(&broker, &config, &verifier).await?;
+    import_definitions(&broker, &config).await?;
+
+    let alarms = Arc::new(
+        Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?,
+    );
+    let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
+    let figures = Arc::new(Figures::new(Arc::clone(&broker), door.clone()));
+    let mut serving = JoinSet::new();
+    serving.spawn(tasks::sweep(Arc::clone(&broker)));
+    serving.spawn(tasks::follow_hints(Arc::clone(&broker)));
+    serving.spawn(Arc::clone(&alarms).keep_looking());
+    serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
+    listen_amqp(&config, &door, &mut serving, &mut say)?;
+    listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
+    figures.set_ready(true);
+    say("ready".to_owned());
+    tracing::info!(elapsed = ?started.elapsed(), "ready");
+
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        error = store_failure(&broker) => Err(error),
+    };
+    figures.set_ready(false);
+    serving.shutdown().await;
+    if outcome.is_ok() {
+        door.stop(FAREWELL).await;
+    }
+    drop((broker, door, figures));
+    // The last one closes the log: what is settled is written before the process ends.
+    drop(store);
+    outcome
+}
+
+fn store_options(config: &Config) -> Options {
+    let chosen = &config.store;
+    Options {
+        segment_bytes: chosen.segment_bytes,
+        reserve_segments: chosen.reserve_segments,
+        resident_persistent_bytes: chosen.resident_bytes,
+        resident_transient_bytes: chosen.resident_transient_bytes,
+        dedup_window: chosen.dedup_window,
+        dedup_ids_max: chosen.dedup_ids_max,
+        ..Options::default()
+    }
+}
+
+fn quotas(config: &Config) -> Quotas {
+    Quotas {
+        queues_per_tenant: config.limits.queues_per_tenant_max,
+        exchanges_per_tenant: config.limits.exchanges_per_tenant_max,
+        bindings_per_tenant: config.limits.bindings_per_tenant_max,
+        connections_per_tenant: config.limits.connections_per_tenant_max,
+        connections_per_user: config.limits.connections_per_user_max,
+        channels_per_user: config.limits.channels_per_user_max,
+    }
+}
+
+/// A store that failed a sync must not go on: what it wrote since is unknown, and a restart finds out.
+async fn store_failure(broker: &Broker) -> anyhow::Error {
+    let mut ticks = tokio::time::interval(STORE_CHECK);
+    loop {
+        ticks.tick().await;
+        if broker.watch().failed() {
+            return anyhow::anyhow!(
+                "the store failed to make data durable; restart the server when the disk is well"
+            );
+        }
+    }
+}
+
+/// Permissions hold from the next operation on; sessions that do nothing hear of it here.
+async fn follow_permissions(broker: Arc<Broker>, door: Door) {
+    let mut seen = broker.users.revision();
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        ticks.tick().await;
+        let revision = broker.users.revision();
+        if revision != seen {
+            seen = revision;
+            door.permissions_changed();
+        }
+    }
+}
+
+/// Makes the first tenant and user if there are none.
+async fn first_start(
+    broker: &Arc<Broker>,
+    config: &Config,
+    verifier: &Verifier,
+) -> anyhow::Result<()> {
+    if broker.tenant_names().is_empty() {
+        broker.put_tenant(&config.auth.default_vhost, TenantDescription::default())?;
+    }
+    if !broker.users.is_empty() || config.definitions_file.is_some() {
+        return Ok(());
+    }
+    let (name, password) = match &config.auth.default_user {
+        Some(user) => (user.name.as_str(), user.password.reveal()),
+        None if config.auth.guest => ("guest", "guest"),
+        None => return Ok(()),
+    };
+    let hash = verifier.hash(password.as_bytes()).await?;
+    let mut user =
+        User { name: name.into(), tags: vec!["administrator".into()], ..User::default() };
+    user.password_hash = Some(hash_text(&hash).into());
+    let everything = Permissions::new(".*", ".*", ".*")?;
+    user.permissions.insert(config.auth.default_vhost.as_str().into(), Arc::new(everything));
+    let ticket = broker.put_user(user)?;
+    broker.watch().until_durable(ticket).await?;
+    tracing::info!(user = name, "first user made");
+    Ok(())
+}
+
+/// Imports a RabbitMQ definitions export, and reports what was not understood.
+async fn import_definitions(broker: &Arc<Broker>, config: &Config) -> anyhow::Result<()> {
+    let Some(file) = &config.definitions_file else { return Ok(()) };
+    let json = std::fs::read(file)
+        .with_context(|| format!("definitions file {} cannot be read", file.display()))?;
+    let (definitions, mut report) = Definitions::parse(&json, &config.auth.default_vhost)
+        .with_context(|| format!("definitions file {} cannot be used", file.display()))?;
+    let ticket = apply(broker, &definitions, &mut report, broker.now());
+    broker.watch().until_durable(ticket).await?;
+    for note in report.notes() {
+        tracing::warn!(path = note.path, reason = note.reason, "not imported");
+    }
+    if report.omitted() > 0 {
+        tracing::warn!(count = report.omitted(), "further definitions not imported");
+    }
+    let (users, queues) = (definitions.users.len(), definitions.queues.len());
+    tracing::info!(
+        users,
+        queues,
+        not_imported = report.notes().len() + report.omitted(),
+        "definitions imported"
+    );
+    Ok(())
+}
+
+fn listen_amqp(
+    config: &Config,
+    door: &Door,
+    serving: &mut JoinSet<()>,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<()> {
+    for address in &config.amqp.listen {
+        let listener = listen("amqp", *address, say)?;
+        let door = door.clone();
+        serving.spawn(async move { door.serve(&listener).await });
+    }
+    if config.amqp.tls.listen.is_empty() {
+        return Ok(());
+    }
+    let acceptor = Arc::new(Acceptor::load(&config.amqp.tls).context("cannot use TLS")?);
+    serving.spawn(reload_on_hangup(Arc::clone(&acceptor)));
+    for address in &config.amqp.tls.listen {
+        let listener = listen("amqps", *address, say)?;
+        let (door, acceptor) = (door.clone(), Arc::clone(&acceptor));
+        serving.spawn(async move { door.serve_tls(&listener, acceptor).await });
+    }
+    Ok(())
+}
+
+fn listen_metrics(
+    config: &Config,
+    figures: &Arc<Figures>,
+    alarms: &Arc<Alarms>,
+    started: Instant,
+    serving: &mut JoinSet<()>,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<()> {
+    if config.metrics_listen.is_empty() {
+        return Ok(());
+    }
+    let observed = Observed {
+        source: Arc::clone(figures),
+        alarms: Arc::clone(alarms),
+        identity: identity(config),
+        started,
+    };
+    let endpoint = Arc::new(Endpoint::new(observed));
+    for address in &config.metrics_listen {
+        let listener = listen("metrics", *address, say)?;
+        let endpoint = Arc::clone(&endpoint);
+        serving.spawn(async move { match endpoint.serve(&listener).await {} });
+    }
+    Ok(())
+}
+
+fn listen(
+    name: &str,
+    address: SocketAddr,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<TcpListener> {
+    let listener =
+        bind(address).with_context(|| format!("cannot listen for {name} on {address}"))?;
+    let bound =
+        listener.local_addr().with_context(|| format!("cannot listen for {name} on {address}"))?;
+    say(format!("listening {name} {bound}"));
+    Ok(listener)
+}
+
+/// Reads certificates again whenever the process is told to by SIGHUP; for ever.
+async fn reload_on_hangup(acceptor: Arc<Acceptor>) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be heard; certificates are read at start only");
+            return;
+        }
+    };
+    while hangups.recv().await.is_some() {
+        match acceptor.reload() {
+            Ok(()) => tracing::info!("certificates were read again"),
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::error!("certificates stay as they were: {error:#}");
+            }
+        }
+    }
+}
+
+/// The node's name as RabbitMQ would have it; its dashboards group by it.
+fn identity(config: &Config) -> Identity {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Identity {
+        node: format!("posthouse@{host}"),
+        cluster: format!("posthouse@{host}"),
+        rabbitmq_version: config.amqp.version.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}

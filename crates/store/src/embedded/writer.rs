@@ -1,0 +1,204 @@
+//! Group commit: takes the whole buffer, writes it, syncs once, moves the watermark; what is committed meanwhile is the
+//! next group. Sleeps without a timer while there is nothing to write.
+//!
+//! Watch out for errors here: a failed write for lack of space is tried again, because nothing was concluded from it; any
+//! other failure, and every failed sync, ends the log for good (a second sync would succeed without the data).
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use model::{QueueId, Ticket};
+
+use super::log::{Buffer, LogState};
+use super::segment::{Position, Segment, log_name};
+use super::shared::Shared;
+use super::vfs::{VfsFile, write_all_at};
+
+/// How long to wait before trying again to write to a full disk.
+const RETRY_FULL: Duration = Duration::from_millis(100);
+
+/// A buffer larger than this is not kept for the next group.
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the writer carries from one group to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    /// Taken, not yet written.
+    group: Option<Group>,
+    /// Written to, not yet synced.
+    unsynced: Option<Arc<Segment>>,
+}
+
+#[derive(Debug)]
+struct Group {
+    buffer: Arc<Buffer>,
+    end: Position,
+    ticket: Ticket,
+    wants_sync: bool,
+    hints: Vec<QueueId>,
+}
+
+/// What came of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A group was written.
+    Wrote,
+    /// There is nothing to write.
+    Idle,
+    /// The disk is full.
+    Full,
+    /// The log has failed for good.
+    Failed,
+}
+
+impl Writer {
+    /// Writes groups until told to stop, then what is left.
+    pub(crate) fn run(mut self, shared: &Shared) {
+        loop {
+            match self.cycle(shared) {
+                Progress::Wrote => {}
+                Progress::Failed => return,
+                Progress::Full => {
+                    let state = shared.log.state();
+                    if state.stop {
+                        return;
+                    }
+                    drop(shared.log.work.wait_timeout(state, RETRY_FULL));
+                }
+                Progress::Idle => {
+                    let mut state = shared.log.state();
+                    while state.active.extents.is_empty() {
+                        if state.stop {
+                            return;
+                        }
+                        state.writer_sleeps = true;
+                        let woken = shared.log.work.wait(state);
+                        state = woken.unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a group and brings it to disk.
+    pub(crate) fn cycle(&mut self, shared: &Shared) -> Progress {
+        if self.group.is_none() {
+            self.group = take_group(&mut shared.log.state());
+        }
+        let Some(group) = self.group.take() else { return Progress::Idle };
+        if shared.watch.failed() {
+            return Progress::Failed;
+        }
+        match self.write(shared, &group) {
+            Ok(()) => {
+                self.conclude(shared, group);
+                Progress::Wrote
+            }
+            Err(Failure::Write(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                shared.set_full(true, &error);
+                self.group = Some(group);
+                Progress::Full
+            }
+            Err(Failure::Write(error) | Failure::Sync(error)) => {
+                shared.fail(&error);
+                Progress::Failed
+            }
+        }
+    }
+
+    fn write(&mut self, shared: &Shared, group: &Group) -> Result<(), Failure> {
+        for (extent, bytes) in group.buffer.parts() {
+            if let Some(before) = &self.unsynced
+                && before.id != extent.segment.id
+            {
+                // A header tells that everything before its segment is durable.
+                sync(before)?;
+                self.unsynced = None;
+            }
+            let file = open(shared, &extent.segment)?;
+            let written = write_all_at(file.as_ref(), u64::from(extent.offset), bytes);
+            written.map_err(Failure::Write)?;
+            self.unsynced = Some(Arc::clone(&extent.segment));
+        }
+        if group.wants_sync
+            && let Some(segment) = self.unsynced.take()
+        {
+            sync(&segment)?;
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self, shared: &Shared, group: Group) {
+        let Group { buffer, end, ticket, wants_sync, hints } = group;
+        let mut state = shared.log.state();
+        state.flushing = None;
+        if let Some(mut buffer) = Arc::into_inner(buffer)
+            && buffer.bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            buffer.bytes.clear();
+            buffer.extents.clear();
+            state.spare = buffer;
+        }
+        if wants_sync {
+            state.synced = end;
+        }
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        if wants_sync {
+            shared.watch.advance(ticket);
+        }
+        for queue in hints {
+            shared.watch.hint_ready(queue);
+        }
+        for waiter in waiters {
+            waiter.wake();
+        }
+    }
+}
+
+fn take_group(state: &mut LogState) -> Option<Group> {
+    if state.active.extents.is_empty() {
+        // What is known to be durable is worth knowing after a crash, too; nobody waits for this.
+        state.mark_if_needed();
+    }
+    if state.active.extents.is_empty() {
+        return None;
+    }
+    let spare = std::mem::take(&mut state.spare);
+    let buffer = Arc::new(std::mem::replace(&mut state.active, spare));
+    state.flushing = Some(Arc::clone(&buffer));
+    Some(Group {
+        buffer,
+        end: state.end(),
+        ticket: Ticket(state.ticket),
+        wants_sync: std::mem::take(&mut state.wants_sync),
+        hints: std::mem::take(&mut state.hints),
+    })
+}
+
+#[derive(Debug)]
+enum Failure {
+    Write(io::Error),
+    Sync(io::Error),
+}
+
+fn sync(segment: &Segment) -> Result<(), Failure> {
+    match segment.file.get() {
+        Some(file) => file.sync_data().map_err(Failure::Sync),
+        None => Ok(()),
+    }
+}
+
+/// The segment's file, made now if nobody prepared it.
+fn open(shared: &Shared, segment: &Segment) -> Result<Arc<dyn VfsFile>, Failure> {
+    if let Some(file) = segment.file.get() {
+        return Ok(Arc::clone(file));
+    }
+    let name = log_name(segment.id);
+    let file = shared.vfs.create(&name).map_err(Failure::Write)?;
+    file.allocate(u64::from(segment.capacity)).map_err(Failure::Write)?;
+    file.sync_data().map_err(Failure::Sync)?;
+    shared.vfs.sync_dir().map_err(Failure::Sync)?;
+    Ok(Arc::clone(segment.file.get_or_init(|| file)))
+}

@@ -1,0 +1,169 @@
+//! Messages and queues that end by themselves.
+
+use std::time::{Duration, Instant};
+
+use it::broker::unique;
+use it::value::table;
+use it::{Broker, Channel, PATIENCE, Properties, Value};
+
+fn dying_into(dead: &str, more: Option<(&str, Value)>) -> Vec<(String, Value)> {
+    let mut arguments =
+        table([("x-dead-letter-exchange", "".into()), ("x-dead-letter-routing-key", dead.into())]);
+    arguments.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    arguments
+}
+
+/// Whether a queue is there, asked without renewing its lease.
+fn is_there(channel: &Channel, queue: &str) -> bool {
+    channel.publish_flagged("", queue, [true, false], &Properties::default(), b"");
+    channel.sync();
+    channel.next_return(Duration::ZERO).is_none()
+}
+
+fn wait_until_gone(channel: &Channel, queue: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while is_there(channel, queue) {
+        assert!(Instant::now() < deadline, "`{queue}` is still there");
+        channel.connection.listen(Duration::from_millis(10)).unwrap();
+    }
+}
+
+#[test]
+fn the_smaller_of_queue_and_message_ttl_wins() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let dead = channel.declare("", &[]).unwrap().name;
+    let short =
+        channel.declare("", &dying_into(&dead, Some(("x-message-ttl", 50.into())))).unwrap().name;
+    let long = channel
+        .declare("", &dying_into(&dead, Some(("x-message-ttl", 60_000.into()))))
+        .unwrap()
+        .name;
+
+    channel.publish("", &short, &Properties::with_expiration("60000"), b"by queue");
+    assert_eq!(channel.take_soon(&dead).text(), "by queue");
+    channel.publish("", &long, &Properties::with_expiration("50"), b"by message");
+    assert_eq!(channel.take_soon(&dead).text(), "by message");
+}
+
+#[test]
+fn a_ttl_of_zero_delivers_to_a_waiting_consumer_or_expires() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = channel.declare("", &table([("x-message-ttl", 0.into())])).unwrap().name;
+
+    channel.send(&queue, "nobody waits");
+    assert!(channel.take(&queue).is_none());
+    channel.consume_flagged(&queue, "c", [true, false], &[]).unwrap();
+    channel.send(&queue, "somebody waits");
+
+    assert_eq!(channel.next().text(), "somebody waits");
+}
+
+#[test]
+fn a_requeued_message_keeps_its_deadline() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let dead = channel.declare("", &[]).unwrap().name;
+    let queue =
+        channel.declare("", &dying_into(&dead, Some(("x-message-ttl", 400.into())))).unwrap().name;
+    let started = Instant::now();
+    channel.send(&queue, "x");
+    let message = channel.get(&queue, false).unwrap().unwrap();
+    connection.listen(Duration::from_millis(300)).unwrap();
+
+    channel.nack(message.tag, [false, true]);
+    assert_eq!(channel.take_soon(&dead).text(), "x");
+
+    assert!(started.elapsed() >= Duration::from_millis(400));
+    assert!(
+        started.elapsed() < Duration::from_millis(690),
+        "the deadline moved: {:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn an_unacknowledged_message_does_not_expire() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let dead = channel.declare("", &[]).unwrap().name;
+    let queue =
+        channel.declare("", &dying_into(&dead, Some(("x-message-ttl", 30.into())))).unwrap().name;
+    channel.consume(&queue, "c", &[]).unwrap();
+    channel.send(&queue, "x");
+    let message = channel.next();
+
+    connection.listen(Duration::from_millis(120)).unwrap();
+    channel.ack(message.tag);
+    channel.sync();
+
+    assert!(channel.take(&dead).is_none());
+}
+
+#[test]
+fn an_expiration_that_is_no_number_closes_the_channel() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    for (expiration, why) in
+        [("abc", "no_integer"), ("-1", "{value_negative,-1}"), ("5a", "{leftover_string,\"a\"}")]
+    {
+        let channel = connection.channel();
+
+        channel.publish("", "x", &Properties::with_expiration(expiration), b"");
+
+        let close = channel.closed();
+        assert_eq!(
+            (close.code, close.text),
+            (406, format!("PRECONDITION_FAILED - invalid expiration '{expiration}': {why}"))
+        );
+    }
+}
+
+#[test]
+fn an_unused_queue_with_expires_is_deleted() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let name = unique("expires");
+
+    channel.declare_durable(&name, &table([("x-expires", 100.into())])).unwrap();
+
+    wait_until_gone(&channel, &name);
+}
+
+#[test]
+fn a_consumer_keeps_a_queue_with_expires_alive() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let name = unique("expires");
+    channel.declare_durable(&name, &table([("x-expires", 100.into())])).unwrap();
+    channel.consume_flagged(&name, "c", [true, false], &[]).unwrap();
+
+    connection.listen(Duration::from_millis(400)).unwrap();
+    assert!(is_there(&channel, &name));
+    channel.cancel("c").unwrap();
+
+    wait_until_gone(&channel, &name);
+}
+
+#[test]
+fn fetching_from_a_queue_with_expires_renews_its_lease() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let name = unique("expires");
+    channel.declare_durable(&name, &table([("x-expires", 600.into())])).unwrap();
+
+    for _ in 0..8 {
+        connection.listen(Duration::from_millis(150)).unwrap();
+        assert!(channel.get(&name, true).is_ok());
+    }
+
+    wait_until_gone(&channel, &name);
+}

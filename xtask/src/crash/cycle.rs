@@ -1,0 +1,206 @@
+//! One cycle: load, fault, recovery, drain, verdict.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::client::{Client, Event, Options};
+use super::history::{Figures, History};
+use super::ledger::Ledger;
+use super::load::{Load, Parts, lock};
+use super::plan::{self, Abilities, QUEUES};
+use super::random::Random;
+use super::server::{Launch, Server};
+use super::topology;
+
+/// How long a restarted server may take to accept connections.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a healed server may take until everything confirmed was delivered.
+const DRAINED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long nothing must come before the queues count as quiet.
+const QUIET: Duration = Duration::from_millis(60);
+
+/// A campaign on one data directory, between cycles.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) launch: Launch,
+    pub(crate) random: Random,
+    /// Where ledgers are written.
+    pub(crate) ledgers: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) total: Figures,
+    pub(crate) slowest_start: Duration,
+    pub(crate) faults: u64,
+}
+
+/// The cycle at hand.
+#[derive(Debug)]
+pub(crate) struct Cycle<'a> {
+    pub(crate) rig: &'a mut Rig,
+    pub(crate) history: Arc<Mutex<History>>,
+    pub(crate) random: Random,
+}
+
+/// A server that is ready, and what it can do.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+    pub(crate) abilities: Abilities,
+}
+
+impl Rig {
+    /// Runs one cycle; returns what was wrong.
+    ///
+    /// # Errors
+    ///
+    /// If the rig itself could not go on: the server does not start, a file cannot be written.
+    pub(crate) fn cycle(
+        &mut self,
+        fault: impl FnOnce(&mut Cycle<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<String>> {
+        self.number += 1;
+        let ledger = Ledger::create(&self.ledgers.join(format!("ledger-{}.txt", self.number)))?;
+        let history = Arc::new(Mutex::new(History::new(self.number, ledger)));
+        let random = self.random.fork(self.number);
+        let mut cycle = Cycle { rig: self, history: Arc::clone(&history), random };
+        let done = fault(&mut cycle);
+        let mut complaints = lock(&history).verdict(done.is_ok())?;
+        let figures = lock(&history).figures;
+        self.total.add(figures);
+        if let Err(error) = done {
+            complaints.insert(0, format!("STUCK: {error:#}"));
+        }
+        if let Ok(history) = Arc::try_unwrap(history) {
+            let history = history.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            history.close(!complaints.is_empty())?;
+        }
+        Ok(complaints)
+    }
+}
+
+impl Cycle<'_> {
+    /// Starts the server and declares what the load needs.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub(crate) fn start(&mut self) -> anyhow::Result<Up> {
+        let mut server = self.rig.launch.spawn()?;
+        let (address, took) = server.ready()?;
+        lock(&self.history).note(format_args!("ready after {} ms", took.as_millis()));
+        self.rig.slowest_start = self.rig.slowest_start.max(took);
+        if took > READY_WITHIN {
+            lock(&self.history).complain(format!("SLOW: ready after {} ms", took.as_millis()));
+        }
+        let mut client = Client::connect(address)?;
+        let abilities = plan::declare(&mut client).context("declaring the rig's queues")?;
+        Ok(Up { server, address, abilities })
+    }
+
+    /// Starts load on a server.
+    pub(crate) fn load(&mut self, up: &Up, parts: Parts) -> Load {
+        let random = Random::new(self.random.next());
+        Load::start(up.address, &self.history, up.abilities, parts, &random)
+    }
+
+    /// Lets the load run for a random time of the range, in milliseconds.
+    pub(crate) fn run_for(&mut self, low: u64, high: u64) {
+        std::thread::sleep(Duration::from_millis(self.random.between(low, high)));
+    }
+
+    /// Consumes until everything is out, then checks that nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// If the server stops answering.
+    pub(crate) fn drain(&mut self, up: &Up) -> anyhow::Result<()> {
+        topology::check(up.address, &mut lock(&self.history))?;
+        let load = self.load(up, Parts::Consumers);
+        self.wait_until_drained(up)?;
+        load.finish()?;
+        self.settle(up)
+    }
+
+    /// Waits until every confirmed message has come, the queues are empty and nothing more comes.
+    ///
+    /// # Errors
+    ///
+    /// If the server stops answering.
+    pub(crate) fn wait_until_drained(&mut self, up: &Up) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut client = Client::connect(up.address)?;
+        loop {
+            let (missing, quiet, due) = {
+                let history = lock(&self.history);
+                (history.missing(), history.quiet(), history.last_due())
+            };
+            let due = due.is_none_or(|due| due + QUIET < Instant::now());
+            let left = left_behind(&mut client)?;
+            if (missing == 0 || quiet > Duration::from_secs(3))
+                && due
+                && quiet > QUIET
+                && left.is_empty()
+            {
+                return Ok(());
+            }
+            if began.elapsed() > DRAINED_WITHIN {
+                let text = format!(
+                    "NOT LIVE: after {} s {missing} are missing, waiting: {left:?}",
+                    began.elapsed().as_secs()
+                );
+                lock(&self.history).complain(text);
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Makes what was acknowledged durable, and sees that the queues are empty without consumers too.
+    fn settle(&mut self, up: &Up) -> anyhow::Result<()> {
+        let mut client = Client::connect(up.address)?;
+        client.select_confirms()?;
+        client.publish("", "rig.barrier", "barrier", b"", Options::default());
+        loop {
+            match client.event(Duration::from_secs(10))? {
+                Some(Event::Confirmed { positive: true, .. }) => break,
+                Some(_) => {}
+                None => lock(&self.history).complain("HUNG: the barrier got no confirm".to_owned()),
+            }
+        }
+        let left = left_behind(&mut client)?;
+        ensure!(left.is_empty(), "after everything was acknowledged there is still {left:?}");
+        topology::clear(&mut client, &lock(&self.history))?;
+        Ok(())
+    }
+}
+
+/// Queues with ready messages.
+fn left_behind(client: &mut Client) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let mut left = Vec::new();
+    for queue in &QUEUES {
+        let ready = client.declare(queue.name, true, &[])?;
+        if ready > 0 {
+            left.push((queue.name, ready));
+        }
+    }
+    Ok(left)
+}
+
+impl Figures {
+    /// Adds those of another cycle.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.published += other.published;
+        self.confirmed += other.confirmed;
+        self.delivered += other.delivered;
+        self.recovered += other.recovered;
+        self.duplicates += other.duplicates;
+        self.over_flagged += other.over_flagged;
+        self.commits += other.commits;
+    }
+}
