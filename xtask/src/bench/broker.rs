@@ -57,6 +57,8 @@ pub(crate) struct Programs {
 #[derive(Debug)]
 pub(crate) struct Broker {
     child: Child,
+    /// Erlang's `epmd`, ours alone and in the foreground so that it ends with the broker.
+    port_mapper: Option<Child>,
     peer: Peer,
     folder: PathBuf,
     /// Where it listens.
@@ -75,7 +77,7 @@ impl Programs {
     /// If it does not start.
     pub(crate) fn start(&self, peer: Peer, folder: &Path) -> anyhow::Result<Broker> {
         std::fs::create_dir_all(folder)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_ports()?;
         let mut command = match self.slow_sync_ms {
             Some(ms) => {
                 let inject = format!("inject=fdatasync,fsync:delay_exit={}", ms * 1_000);
@@ -95,6 +97,7 @@ impl Programs {
             None => Command::new("taskset"),
         };
         command.args(["-c", CORE]);
+        let mut port_mapper = None;
         match peer {
             Peer::Ours => {
                 command.arg(&self.ours).args(["serve", "--data-dir"]).arg(folder.join("data"));
@@ -113,7 +116,12 @@ impl Programs {
                 ]);
                 command.arg(folder.join("journal"));
             }
-            Peer::Rabbit => self.rabbit(&mut command, port, folder)?,
+            Peer::Rabbit => {
+                self.rabbit(&mut command, port, folder)?;
+                let mut epmd = Command::new("epmd");
+                epmd.args(["-address", "127.0.0.1", "-port", &(port + 2).to_string()]);
+                port_mapper = Some(epmd.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+            }
         }
         let log =
             std::fs::File::options().create(true).append(true).open(folder.join("broker.log"))?;
@@ -122,25 +130,24 @@ impl Programs {
         let child = command.spawn().with_context(|| format!("cannot start {}", peer.name()))?;
         let accepted_after = Duration::ZERO;
         let folder = folder.to_path_buf();
-        let mut broker = Broker { child, peer, folder, port, accepted_after, began };
+        let mut broker = Broker { child, port_mapper, peer, folder, port, accepted_after, began };
         broker.wait()?;
         Ok(broker)
     }
 
     /// A node of its own: own name, ports, folders and cookie, no plugins, nothing of an installed service.
     fn rabbit(&self, command: &mut Command, port: u16, folder: &Path) -> anyhow::Result<()> {
-        let other = |offset: u16| (20_000 + port % 10_000 + offset * 10_000).to_string();
         std::fs::write(folder.join("plugins"), "[].\n")?;
         let empty = folder.join("empty");
         std::fs::write(&empty, "")?;
         command
             .arg(&self.rabbit)
             .env("HOME", folder)
-            .env("RABBITMQ_NODENAME", format!("bench{port}@localhost"))
+            .env("RABBITMQ_NODENAME", "bench@localhost")
             .env("RABBITMQ_NODE_PORT", port.to_string())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_DIST_PORT", other(0))
-            .env("ERL_EPMD_PORT", other(1))
+            .env("RABBITMQ_DIST_PORT", (port + 1).to_string())
+            .env("ERL_EPMD_PORT", (port + 2).to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
             .env("RABBITMQ_LOG_BASE", folder.join("log"))
@@ -198,12 +205,9 @@ impl Broker {
         // Some may have ended between the look and the signal.
         drop(Command::new("kill").arg("-KILL").args(words).stderr(Stdio::null()).status());
         drop(self.child.wait());
-        if self.peer == Peer::Rabbit {
-            // Erlang's port mapper is a daemon of its own; this one only knows our node.
-            let port = (30_000 + self.port % 10_000).to_string();
-            let mut epmd = Command::new("epmd");
-            epmd.args(["-port", &port, "-kill"]).env("ERL_EPMD_PORT", &port);
-            drop(epmd.stdout(Stdio::null()).stderr(Stdio::null()).status());
+        if let Some(mut port_mapper) = self.port_mapper.take() {
+            drop(port_mapper.kill());
+            drop(port_mapper.wait());
         }
     }
 }
@@ -214,6 +218,15 @@ impl Drop for Broker {
             self.end();
         }
     }
+}
+
+/// The first of three free ports in a row, below the range that the kernel gives to clients: whoever asks one of those
+/// again and again until somebody listens may end up connected to himself.
+fn free_ports() -> anyhow::Result<u16> {
+    let start = u16::try_from(std::process::id() % 5_000)? + 21_000;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let found = (start..32_000).step_by(3).find(|port| (*port..port + 3).all(is_free));
+    found.context("no three free ports in a row")
 }
 
 /// All processes that descend from the process.
