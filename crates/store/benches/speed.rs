@@ -80,7 +80,7 @@ fn resident_mib() -> u64 {
 }
 
 fn commit(store: &Embedded, changes: Vec<Change>) -> model::Ticket {
-    wait(store.commit(Commit { changes, now: NOW })).expect("accepted").ticket
+    wait(store.commit(Commit { changes, now: NOW, ..Commit::default() })).expect("accepted").ticket
 }
 
 fn to(queue: u64) -> Target {

@@ -76,7 +76,8 @@ fn number(body: &[u8]) -> u32 {
 
 impl<S: Store> Side<S> {
     fn commit(&self, changes: Vec<Change>, now: Timestamp) -> (Vec<usize>, u64) {
-        let receipt = wait(self.store.commit(Commit { changes, now })).expect("accepted");
+        let receipt = wait(self.store.commit(Commit { changes, now, ..Commit::default() }))
+            .expect("accepted");
         (receipt.duplicates, receipt.removed)
     }
 
