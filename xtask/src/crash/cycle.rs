@@ -138,7 +138,8 @@ impl Cycle<'_> {
         loop {
             let (missing, quiet, due) = {
                 let history = lock(&self.history);
-                (history.missing(), history.quiet(), history.last_due())
+                let quiet = if history.is_committing() { Duration::ZERO } else { history.quiet() };
+                (history.missing(), quiet, history.last_due())
             };
             let due = due.is_none_or(|due| due + QUIET < Instant::now());
             let left = left_behind(&mut client)?;

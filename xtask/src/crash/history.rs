@@ -139,6 +139,8 @@ pub(crate) struct History {
     sessions: u64,
     producers: u64,
     missing: u64,
+    /// Commits of this life whose answer is awaited.
+    commits_open: u64,
     last_delivery: Instant,
     complaints: Vec<String>,
     complaints_beyond: usize,
@@ -162,6 +164,7 @@ impl History {
             sessions: 0,
             producers: 0,
             missing: 0,
+            commits_open: 0,
             last_delivery: Instant::now(),
             complaints: Vec::new(),
             complaints_beyond: 0,
@@ -371,6 +374,7 @@ impl History {
         put: &[MessageId],
     ) -> usize {
         let number = self.transactions.len();
+        self.commits_open += 1;
         for (id, new) in taken.iter().zip(put) {
             self.ledger.note(format_args!("commit-start {number} {} {}", id.text(), new.text()));
             self.settle(queue, *id, Settled::InDoubt(number));
@@ -384,6 +388,8 @@ impl History {
     pub(crate) fn committed(&mut self, queue: QueueIndex, number: usize) {
         self.ledger.note(format_args!("commit-ok {number}"));
         self.figures.commits += 1;
+        self.commits_open = self.commits_open.saturating_sub(1);
+        self.last_delivery = Instant::now();
         let Some(transaction) = self.transactions.get_mut(number) else { return };
         transaction.committed = true;
         let (taken, put) = (transaction.taken.clone(), transaction.put.clone());
@@ -414,6 +420,7 @@ impl History {
     /// The server died at that moment, and everything that it had sent was read.
     pub(crate) fn died(&mut self, at: Instant) {
         self.note("died");
+        self.commits_open = 0;
         self.deaths.push(at);
     }
 
@@ -435,6 +442,11 @@ impl History {
     /// Confirmed messages that have not come yet, each counted per queue.
     pub(crate) fn missing(&self) -> u64 {
         self.missing
+    }
+
+    /// Whether a transaction may still put messages into a queue.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.commits_open > 0
     }
 
     /// How long nothing has come.
