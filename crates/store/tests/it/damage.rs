@@ -38,7 +38,7 @@ fn filled(settle: bool) -> SimDisk {
     let disk = SimDisk::new();
     let store = open(&disk);
     let commit = |changes| {
-        let commit = store::Commit { changes, now: Timestamp(1) };
+        let commit = store::Commit { changes, now: Timestamp(1), ..store::Commit::default() };
         wait(store.commit(commit)).expect("accepted");
         store.drive();
     };
@@ -270,7 +270,7 @@ fn one_stuck_message_does_not_hold_a_history() {
     let store = open(&disk);
     let create = |queue| store::Change::CreateQueue { queue: QueueId(queue), kind: DURABLE };
     let commit = |changes| {
-        let commit = store::Commit { changes, now: Timestamp(1) };
+        let commit = store::Commit { changes, now: Timestamp(1), ..store::Commit::default() };
         wait(store.commit(commit)).expect("accepted");
         store.drive();
     };
