@@ -123,6 +123,7 @@ fn lints() -> anyhow::Result<()> {
         "--workspace",
         "--all-targets",
         "--quiet",
+        "--keep-going",
         "--",
         "-D",
         "warnings",

@@ -11,7 +11,7 @@ use posthouse_amqp::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{id::DedupId, message::Message, property_bytes::PropertyBytes};
+use crate::{argument::TIME_MS_MAX, id::DedupId, message::Message, property_bytes::PropertyBytes};
 
 /// The pseudo-queue of direct replies, as it stands in reply-to.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -33,7 +33,7 @@ pub enum RuleError {
         /// RabbitMQ's name of the type that was found.
         found: &'static str,
     },
-    /// The expiration is not a non-negative integer.
+    /// The expiration is not an integer from 0 to [`TIME_MS_MAX`].
     #[error("invalid expiration '{text}': {problem}")]
     Expiration {
         /// As sent.
@@ -191,11 +191,11 @@ const fn type_name(value: ValueRef<'_>) -> &'static str {
     }
 }
 
-/// Milliseconds to live, if an expiration is there. More than 2⁶⁴ are 2⁶⁴-1.
+/// Milliseconds to live, if an expiration is there.
 ///
 /// # Errors
 ///
-/// [`RuleError::Expiration`] if it is not a non-negative integer.
+/// [`RuleError::Expiration`] if it is not an integer from 0 to [`TIME_MS_MAX`].
 pub fn expiration(text: Option<&str>) -> Result<Option<u64>, RuleError> {
     let Some(text) = text else { return Ok(None) };
     let refuse = |problem: Cow<'_, str>| {
@@ -218,8 +218,14 @@ pub fn expiration(text: Option<&str>) -> Result<Option<u64>, RuleError> {
     if negative && !significant.is_empty() {
         return refuse(format!("{{value_negative,-{significant}}}").into());
     }
+    if significant.is_empty() {
+        return Ok(Some(0));
+    }
     // Only digits are left, so what does not parse is too large.
-    Ok(Some(if significant.is_empty() { 0 } else { significant.parse().unwrap_or(u64::MAX) }))
+    match significant.parse() {
+        Ok(time_ms) if time_ms <= TIME_MS_MAX.cast_unsigned() => Ok(Some(time_ms)),
+        _ => refuse(format!("{{value_too_large,{significant}}}").into()),
+    }
 }
 
 /// The properties as they are stored and delivered, or `None` if that is as they were sent.
@@ -375,7 +381,7 @@ mod tests {
         for (text, expected) in [("0", 0), ("100", 100), ("+007", 7), ("-0", 0)] {
             assert_eq!(expiration(Some(text)), Ok(Some(expected)), "{text}");
         }
-        assert_eq!(expiration(Some(&"9".repeat(30))), Ok(Some(u64::MAX)));
+        assert_eq!(expiration(Some("315360000000")), Ok(Some(315_360_000_000)));
     }
 
     #[test]
@@ -388,6 +394,8 @@ mod tests {
             ("-1", "{value_negative,-1}"),
             ("5a", r#"{leftover_string,"a"}"#),
             ("1.5", r#"{leftover_string,".5"}"#),
+            ("315360000001", "{value_too_large,315360000001}"),
+            ("99999999999999999999999", "{value_too_large,99999999999999999999999}"),
             ("5ö5", r#"{leftover_string,"ö5"}"#),
         ] {
             let refused = expiration(Some(text)).unwrap_err();

@@ -6,6 +6,7 @@ use posthouse_amqp::table::Table;
 
 use crate::argument::{ArgumentError, Arguments, Fault, Inequivalent};
 use crate::naming::Named;
+use crate::stream_offset::parse_interval;
 
 /// Highest priority that a queue can have.
 const PRIORITY_MAX: i64 = 255;
@@ -137,7 +138,7 @@ pub struct QueueDefinition {
     pub exclusive: bool,
     /// Whether it goes with its last consumer.
     pub auto_delete: bool,
-    /// Argument `x-queue-type`, or its tenant's default.
+    /// Argument `x-queue-type`, or its tenant's default if it can be of that type.
     pub queue_type: QueueType,
     /// Arguments that mean something; `None` if there are none, which is the most common kind of queue.
     pub arguments: Option<Box<QueueArguments>>,
@@ -172,6 +173,10 @@ const COMPARED: &[&str] = &[
     "x-queue-mode",
     "x-single-active-consumer",
     "x-delivery-limit",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+    "x-consumer-timeout",
     "x-max-age",
 ];
 
@@ -189,8 +194,11 @@ impl QueueDefinition {
     ) -> Result<Self, ArgumentError> {
         let of = Named::queue(&name, tenant);
         let arguments = Arguments { table: &options.arguments, of: &of };
-        let queue_type = arguments.word("x-queue-type", TYPES, "unsupported queue type")?;
-        let queue_type = queue_type.unwrap_or(default_type);
+        let queue_type = match said_word(&arguments, "x-queue-type", TYPES, "queue type")? {
+            Some(queue_type) => queue_type,
+            None if can_be(default_type, &options) => default_type,
+            None => QueueType::Classic,
+        };
         check_type(queue_type, &options, &of)?;
         let parsed = parse(&arguments)?;
         let plain = parsed == QueueArguments::default();
@@ -259,47 +267,67 @@ impl QueueDefinition {
     }
 }
 
+/// Arguments that a stream cannot have, as its messages stay where they are.
+const NOT_FOR_STREAMS: &[&str] = &[
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-delayed-retry-max",
+    "x-delayed-retry-min",
+    "x-delayed-retry-type",
+    "x-delivery-limit",
+    "x-expires",
+    "x-max-length",
+    "x-max-priority",
+    "x-message-ttl",
+    "x-overflow",
+    "x-single-active-consumer",
+];
+
+/// Arguments that only a stream can have.
+const FOR_STREAMS: &[&str] =
+    &["x-max-age", "x-stream-filter-size-bytes", "x-stream-max-segment-size-bytes"];
+
+/// Whether a queue whose client did not name a type can be of this one; a tenant's default gives way where it cannot.
+fn can_be(queue_type: QueueType, options: &QueueOptions) -> bool {
+    check_type(queue_type, options, &Named::queue("", "")).is_ok()
+}
+
 /// What a type cannot be.
 fn check_type(
     queue_type: QueueType,
     options: &QueueOptions,
     of: &Named,
 ) -> Result<(), ArgumentError> {
-    let invalid = |property| Err(ArgumentError::InvalidProperty { property, of: of.clone() });
-    match queue_type {
-        QueueType::Classic => return Ok(()),
-        QueueType::Quorum | QueueType::Stream if !options.durable => return invalid("non-durable"),
-        QueueType::Quorum | QueueType::Stream if options.exclusive => {
-            return invalid("exclusive-owner");
-        }
-        QueueType::Quorum | QueueType::Stream
-            if options.auto_delete && queue_type == QueueType::Stream =>
-        {
-            return invalid("auto-delete");
-        }
-        QueueType::Quorum => {}
-        QueueType::Stream => {
-            for argument in [
-                "x-dead-letter-exchange",
-                "x-message-ttl",
-                "x-max-priority",
-                "x-single-active-consumer",
-            ] {
-                if options.arguments.get(argument).is_some() {
-                    let argument = argument.into();
-                    return Err(ArgumentError::NotForType {
-                        argument,
-                        of: of.clone(),
-                        queue_type: "rabbit_stream_queue",
-                    });
-                }
-            }
-        }
+    let (module, forbidden) = match queue_type {
+        QueueType::Classic => ("rabbit_classic_queue", FOR_STREAMS),
+        QueueType::Quorum => ("rabbit_quorum_queue", FOR_STREAMS),
+        QueueType::Stream => ("rabbit_stream_queue", NOT_FOR_STREAMS),
+    };
+    let property = match queue_type {
+        QueueType::Classic => None,
+        QueueType::Stream if options.auto_delete => Some("auto-delete"),
+        QueueType::Quorum | QueueType::Stream if options.exclusive => Some("exclusive-owner"),
+        QueueType::Quorum | QueueType::Stream if !options.durable => Some("non-durable"),
+        QueueType::Quorum | QueueType::Stream => None,
+    };
+    let argument = forbidden.iter().find(|name| options.arguments.get(name).is_some());
+    match (argument, property) {
+        (Some(argument), _) => Err(ArgumentError::NotForType {
+            argument: (*argument).into(),
+            of: of.clone(),
+            queue_type: module,
+        }),
+        (None, Some(property)) => Err(ArgumentError::InvalidProperty { property, of: of.clone() }),
+        (None, None) => Ok(()),
     }
-    Ok(())
 }
 
 fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
+    if arguments.table.is_empty() {
+        return Ok(QueueArguments::default());
+    }
+    check_ignored(arguments)?;
     let dead_letter_exchange = arguments.exchange_name("x-dead-letter-exchange")?.map(Into::into);
     let dead_letter_routing_key = arguments.text("x-dead-letter-routing-key")?.map(Into::into);
     if dead_letter_routing_key.is_some() && dead_letter_exchange.is_none() {
@@ -308,16 +336,6 @@ fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
             Fault::Unknown("routing_key_but_no_dlx_defined"),
         ));
     }
-    let queue_modes = &[("default", ()), ("lazy", ())];
-    let mode_fault = || match arguments.table.get("x-queue-mode") {
-        Some(mode) => {
-            Fault::Said(format!("unsupported queue mode '{}'", crate::argument::shown(mode)))
-        }
-        None => Fault::Unknown("unsupported queue mode"),
-    };
-    arguments
-        .word("x-queue-mode", queue_modes, "unsupported queue mode")
-        .map_err(|_| arguments.invalid("x-queue-mode", mode_fault()))?;
     Ok(QueueArguments {
         message_ttl: arguments.time_ms("x-message-ttl")?,
         expires: arguments.positive_time_ms("x-expires")?,
@@ -341,6 +359,52 @@ fn parse(arguments: &Arguments<'_>) -> Result<QueueArguments, ArgumentError> {
     })
 }
 
+/// Arguments that change nothing here must still be what they claim to be.
+fn check_ignored(arguments: &Arguments<'_>) -> Result<(), ArgumentError> {
+    const STRATEGIES: &[(&str, ())] = &[("at-most-once", ()), ("at-least-once", ())];
+    const MODES: &[(&str, ())] = &[("default", ()), ("lazy", ())];
+    const LOCATORS: &[(&str, ())] =
+        &[("balanced", ()), ("client-local", ()), ("least-leaders", ()), ("random", ())];
+    const NATURALS: [&str; 4] = [
+        "x-max-in-memory-bytes",
+        "x-max-in-memory-length",
+        "x-stream-filter-size-bytes",
+        "x-stream-max-segment-size-bytes",
+    ];
+    arguments.word("x-dead-letter-strategy", STRATEGIES, "invalid_dlx_strategy")?;
+    arguments.word("x-queue-leader-locator", LOCATORS, "invalid_queue_locator_arg")?;
+    said_word(arguments, "x-queue-mode", MODES, "queue mode")?;
+    for argument in NATURALS {
+        arguments.natural(argument)?;
+    }
+    for argument in ["x-initial-cluster-size", "x-quorum-initial-group-size"] {
+        if arguments.natural(argument)? == Some(0) {
+            return Err(arguments.invalid(argument, Fault::Zero(0)));
+        }
+    }
+    arguments.time_ms("x-consumer-disconnected-timeout")?;
+    match arguments.natural("x-queue-version")? {
+        None | Some(1 | 2) => Ok(()),
+        Some(version) => {
+            let fault = Fault::Said(format!("unsupported queue version '{version}'"));
+            Err(arguments.invalid("x-queue-version", fault))
+        }
+    }
+}
+
+/// As [`Arguments::word`], for arguments whose fault is a sentence.
+fn said_word<T: Copy>(
+    arguments: &Arguments<'_>,
+    argument: &str,
+    words: &[(&str, T)],
+    what: &str,
+) -> Result<Option<T>, ArgumentError> {
+    let Some(text) = arguments.text(argument)? else { return Ok(None) };
+    let known = words.iter().find(|(word, _)| *word == text);
+    let unknown = || Fault::Said(format!("unsupported {what} '{text}'"));
+    known.map(|(_, meaning)| Some(*meaning)).ok_or_else(|| arguments.invalid(argument, unknown()))
+}
+
 fn max_priority(arguments: &Arguments<'_>) -> Result<Option<u8>, ArgumentError> {
     let Some(value) = arguments.integer("x-max-priority")? else { return Ok(None) };
     match u8::try_from(value) {
@@ -358,21 +422,10 @@ fn max_age(arguments: &Arguments<'_>) -> Result<Option<u64>, ArgumentError> {
     age_secs(text).map(Some).ok_or_else(invalid)
 }
 
-/// Seconds of an age such as `7D`, `12h`, `1M`: years, months, days, hours, minutes, seconds.
+/// Seconds of an age such as `7D`, `12h`, `1M`, as [`parse_interval`] reads it; none is not an age.
 #[must_use]
 pub fn age_secs(text: &str) -> Option<u64> {
-    let unit = text.chars().next_back()?;
-    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let secs = match unit {
-        'Y' => 365 * 24 * 3600,
-        'M' => 30 * 24 * 3600,
-        'D' => 24 * 3600,
-        'h' => 3600,
-        'm' => 60,
-        's' => 1,
-        _ => return None,
-    };
-    count.checked_mul(secs)
+    parse_interval(text).map(|age| age.as_secs()).filter(|secs| *secs > 0)
 }
 
 #[cfg(test)]
@@ -444,6 +497,152 @@ mod tests {
             queue.check_equivalent("v", &again(Value::I32(2))).expect_err("differs").to_string(),
             "inequivalent arg 'x-message-ttl' for queue 'q' in vhost 'v': received '2' but current is '1'"
         );
+    }
+
+    #[test]
+    fn what_means_nothing_here_must_still_be_right() {
+        let invalid = |argument: &str, fault: &str| {
+            format!("invalid arg '{argument}' for queue 'q' in vhost 'v': {fault}")
+        };
+
+        for (argument, value, fault) in [
+            ("x-queue-type", Value::from("foo"), "\"unsupported queue type 'foo'\""),
+            ("x-queue-type", Value::I32(1), "{unacceptable_type,signedint}"),
+            ("x-queue-version", Value::I32(3), "\"unsupported queue version '3'\""),
+            ("x-dead-letter-strategy", "foo".into(), "invalid_dlx_strategy"),
+            ("x-queue-leader-locator", "foo".into(), "invalid_queue_locator_arg"),
+            ("x-quorum-initial-group-size", Value::I32(0), "{value_zero,0}"),
+            ("x-max-in-memory-length", Value::I64(-1), "{value_negative,-1}"),
+            ("x-single-active-consumer", "a".into(), "{unacceptable_type,longstr}"),
+            ("x-expires", Value::I64(315_360_000_001), "{value_too_large,315360000001}"),
+            ("x-max-priority", Value::I32(-2), "{value_negative,-2}"),
+        ] {
+            assert_eq!(refusal(argument, value), invalid(argument, fault));
+        }
+        let hints = [
+            ("x-queue-mode", Value::from("lazy")),
+            ("x-queue-version", Value::I32(2)),
+            ("x-queue-master-locator", "min-masters".into()),
+            ("x-quorum-initial-group-size", Value::I32(3)),
+            ("x-queue-leader-locator", "balanced".into()),
+            ("x-member-placement-tag", "ssd".into()),
+            ("x-anything", Value::Void),
+        ];
+        assert_eq!(declare(hints).expect("taken").arguments, None);
+    }
+
+    #[test]
+    fn every_width_of_integer_is_an_integer() {
+        for value in [
+            Value::I8(5),
+            Value::U8(5),
+            Value::I16(5),
+            Value::U16(5),
+            Value::I32(5),
+            Value::U32(5),
+            Value::I64(5),
+        ] {
+            let queue = declare([("x-max-length", value)]).expect("valid");
+            assert_eq!(queue.arguments.expect("some").max_length, Some(5));
+        }
+    }
+
+    #[test]
+    fn types_have_arguments_of_their_own() {
+        let of_type = |name: &str, argument| {
+            let refused = declare([("x-queue-type", name.into()), (argument, "1h".into())]);
+            refused.expect_err("refused").to_string()
+        };
+
+        assert_eq!(
+            of_type("stream", "x-expires"),
+            "invalid arg 'x-expires' for queue 'q' in vhost 'v' of queue type rabbit_stream_queue"
+        );
+        assert_eq!(
+            of_type("quorum", "x-max-age"),
+            "invalid arg 'x-max-age' for queue 'q' in vhost 'v' of queue type rabbit_quorum_queue"
+        );
+        let stream = [("x-queue-type", "stream".into()), ("x-max-age", "1h".into())];
+        assert_eq!(
+            declare(stream).expect("valid").arguments.expect("some").max_age_secs,
+            Some(3600)
+        );
+        let aged = declare([("x-queue-type", "stream".into()), ("x-max-age", "0s".into())]);
+        assert_eq!(
+            aged.expect_err("refused").to_string(),
+            "invalid arg 'x-max-age' for queue 'q' in vhost 'v': invalid_max_age"
+        );
+    }
+
+    #[test]
+    fn a_quorum_queue_is_durable_and_shared() {
+        let quorum = |durable, exclusive| {
+            let arguments = [("x-queue-type", "quorum")].into_iter().collect();
+            let options = QueueOptions { durable, exclusive, arguments, auto_delete: true };
+            QueueDefinition::new("v", "q".into(), QueueType::Classic, options)
+                .map(|queue| queue.queue_type)
+                .map_err(|error| error.to_string())
+        };
+
+        assert_eq!(quorum(true, false), Ok(QueueType::Quorum));
+        assert_eq!(
+            quorum(false, false),
+            Err("invalid property 'non-durable' for queue 'q' in vhost 'v'".into())
+        );
+        assert_eq!(
+            quorum(true, true),
+            Err("invalid property 'exclusive-owner' for queue 'q' in vhost 'v'".into())
+        );
+    }
+
+    #[test]
+    fn a_default_type_gives_way_where_it_cannot_be() {
+        let declared = |durable, arguments: Table| {
+            let options = QueueOptions { durable, arguments, ..QueueOptions::default() };
+            let queue = QueueDefinition::new("v", "q".into(), QueueType::Stream, options);
+            queue.expect("valid").queue_type
+        };
+        let limited = [("x-max-length", 5)].into_iter().collect();
+
+        assert_eq!(declared(true, Table::new()), QueueType::Stream);
+        assert_eq!(declared(false, Table::new()), QueueType::Classic);
+        assert_eq!(declared(true, limited), QueueType::Classic);
+    }
+
+    #[test]
+    fn a_redeclaration_names_what_differs() {
+        let queue = declare([("x-max-length", Value::I32(5))]).expect("valid");
+        let difference = |options: QueueOptions| {
+            queue.check_equivalent("v", &options).expect_err("differs").to_string()
+        };
+        let durable = |arguments: &[(&str, Value)]| QueueOptions {
+            durable: true,
+            arguments: arguments.iter().cloned().collect(),
+            ..QueueOptions::default()
+        };
+
+        assert_eq!(
+            difference(QueueOptions::default()),
+            "inequivalent arg 'durable' for queue 'q' in vhost 'v': \
+             received 'false' but current is 'true'"
+        );
+        assert_eq!(
+            difference(QueueOptions { auto_delete: true, ..durable(&[]) }),
+            "inequivalent arg 'auto_delete' for queue 'q' in vhost 'v': \
+             received 'true' but current is 'false'"
+        );
+        assert_eq!(
+            difference(durable(&[])),
+            "inequivalent arg 'x-max-length' for queue 'q' in vhost 'v': \
+             received none but current is the value '5' of type 'signedint'"
+        );
+        assert_eq!(
+            difference(durable(&[("x-max-length", Value::I8(5)), ("x-expires", Value::I32(1))])),
+            "inequivalent arg 'x-expires' for queue 'q' in vhost 'v': \
+             received the value '1' of type 'signedint' but current is none"
+        );
+        let other_type = [("x-max-length", Value::I64(5)), ("x-queue-type", "quorum".into())];
+        assert_eq!(queue.check_equivalent("v", &durable(&other_type)), Ok(()));
     }
 
     #[test]

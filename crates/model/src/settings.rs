@@ -1,4 +1,7 @@
 //! What holds for a queue: its arguments, and the policies that match it.
+//!
+//! As in RabbitMQ: what a client says beats what a policy says, except that of two limits the lower holds, whoever said
+//! it. An operator's policy adds limits of its own, which nobody can exceed.
 
 use crate::policy::PolicyDefinition;
 use crate::queue::{Overflow, QueueArguments, QueueDefinition, QueueType, RetryType, age_secs};
@@ -46,8 +49,7 @@ struct Retry {
 }
 
 impl QueueSettings {
-    /// Brings arguments and policies together: an argument beats the policy, of two numeric limits the lower holds,
-    /// and an operator's limit cannot be exceeded.
+    /// Brings arguments and policies together.
     #[must_use]
     pub fn resolve(
         queue: &QueueDefinition,
@@ -66,7 +68,8 @@ impl QueueSettings {
         let overflow = [operator, policy]
             .into_iter()
             .find_map(|given| Overflow::from_word(given.overflow.as_deref()?));
-        let max_age = own.max_age_secs.or_else(|| age_secs(policy.max_age.as_deref()?));
+        let max_age = |given: &PolicyDefinition| age_secs(given.max_age.as_deref()?);
+        let max_age = lowest([own.max_age_secs, max_age(policy), max_age(operator)]);
         Self {
             message_ttl: lowest([own.message_ttl, policy.message_ttl, operator.message_ttl]),
             expires: lowest([own.expires, policy.expires, operator.expires]),
@@ -82,9 +85,13 @@ impl QueueSettings {
             priority_max: own.max_priority.unwrap_or(0),
             single_active_consumer: own.single_active_consumer,
             delivery_limit: delivery_limit(queue.queue_type, own, policy, operator),
-            consumer_timeout: own.consumer_timeout.or(policy.consumer_timeout),
+            consumer_timeout: lowest([
+                own.consumer_timeout,
+                policy.consumer_timeout,
+                operator.consumer_timeout,
+            ]),
             max_age: max_age.map(|secs| secs.saturating_mul(1000)),
-            retry: retry(own),
+            retry: retry(own, policy),
         }
     }
 
@@ -96,32 +103,159 @@ impl QueueSettings {
     }
 }
 
+/// The lowest limit that anybody asked for, -1 being none at all; if nobody did, what the type is known for.
 fn delivery_limit(
     queue_type: QueueType,
     own: &QueueArguments,
     policy: &PolicyDefinition,
     operator: &PolicyDefinition,
 ) -> Option<u32> {
-    let of_type = match queue_type {
-        QueueType::Quorum => Some(QUORUM_DELIVERY_LIMIT),
-        QueueType::Classic | QueueType::Stream => None,
-    };
-    let asked = own.delivery_limit.or(policy.delivery_limit);
-    // Any negative number means no limit.
-    let asked = match asked {
-        Some(limit) => u32::try_from(limit).ok(),
-        None => of_type,
-    };
-    let forced = operator.delivery_limit.and_then(|limit| u32::try_from(limit).ok());
-    [asked, forced].into_iter().flatten().min()
+    let asked = [own.delivery_limit, policy.delivery_limit, operator.delivery_limit];
+    let mut asked = asked.into_iter().flatten().peekable();
+    if asked.peek().is_none() {
+        return match queue_type {
+            QueueType::Quorum => Some(QUORUM_DELIVERY_LIMIT),
+            QueueType::Classic | QueueType::Stream => None,
+        };
+    }
+    // More than 2^32 deliveries are as good as no limit.
+    asked.filter_map(|limit| u32::try_from(limit).ok()).min()
 }
 
-fn retry(own: &QueueArguments) -> Option<Retry> {
-    match own.retry_type? {
+fn retry(own: &QueueArguments, policy: &PolicyDefinition) -> Option<Retry> {
+    let of_policy = || RetryType::from_word(policy.delayed_retry_type.as_deref()?);
+    match own.retry_type.or_else(of_policy)? {
         RetryType::Disabled => None,
         RetryType::All | RetryType::Failed | RetryType::Returned => {
-            let min_ms = own.retry_min?;
-            Some(Retry { min_ms, max_ms: own.retry_max.unwrap_or(RETRY_MAX_MS) })
+            let min_ms = own.retry_min.or(policy.delayed_retry_min)?;
+            let max_ms = own.retry_max.or(policy.delayed_retry_max).unwrap_or(RETRY_MAX_MS);
+            Some(Retry { min_ms, max_ms })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_amqp::table::{Table, Value};
+
+    use super::*;
+    use crate::queue::QueueOptions;
+
+    fn table(entries: &[(&str, Value)]) -> Table {
+        entries.iter().cloned().collect()
+    }
+
+    fn queue(arguments: &[(&str, Value)]) -> QueueDefinition {
+        let options =
+            QueueOptions { durable: true, arguments: table(arguments), ..QueueOptions::default() };
+        QueueDefinition::new("v", "q".into(), QueueType::Classic, options).unwrap()
+    }
+
+    fn policy(entries: &[(&str, Value)]) -> Option<PolicyDefinition> {
+        (!entries.is_empty()).then(|| PolicyDefinition::new(&table(entries)).unwrap().0)
+    }
+
+    fn resolve(
+        arguments: &[(&str, Value)],
+        policy_keys: &[(&str, Value)],
+        operator_keys: &[(&str, Value)],
+    ) -> QueueSettings {
+        let (policy, operator) = (policy(policy_keys), policy(operator_keys));
+        QueueSettings::resolve(&queue(arguments), policy.as_ref(), operator.as_ref())
+    }
+
+    #[test]
+    fn of_all_limits_the_lowest_holds() {
+        for [own, policy, operator] in [[1, 2, 3], [2, 1, 3], [3, 2, 1]].map(|t| t.map(Value::I32))
+        {
+            for key in ["message-ttl", "expires", "max-length", "max-length-bytes"] {
+                let argument = format!("x-{key}");
+                let settings = resolve(
+                    &[(&argument, own.clone())],
+                    &[(key, policy.clone())],
+                    &[(key, operator.clone())],
+                );
+
+                let QueueSettings { message_ttl, expires, max_length, max_length_bytes, .. } =
+                    settings;
+                let set = [message_ttl, expires, max_length, max_length_bytes];
+                assert_eq!(set.into_iter().flatten().collect::<Vec<_>>(), [1], "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_timeout_and_an_age_are_limits_too() {
+        let settings = resolve(
+            &[("x-consumer-timeout", Value::I32(9000))],
+            &[("consumer-timeout", Value::I32(5000)), ("max-age", "1h".into())],
+            &[("max-age", "2m".into())],
+        );
+
+        assert_eq!((settings.consumer_timeout, settings.max_age), (Some(5000), Some(120_000)));
+    }
+
+    #[test]
+    fn what_a_client_says_beats_the_policy() {
+        let settings = resolve(
+            &[("x-dead-letter-exchange", "mine".into()), ("x-overflow", "reject-publish".into())],
+            &[
+                ("dead-letter-exchange", "theirs".into()),
+                ("dead-letter-routing-key", "k".into()),
+                ("overflow", "drop-head".into()),
+            ],
+            &[("overflow", "reject-publish-dlx".into())],
+        );
+
+        assert_eq!(settings.dead_letter_exchange.as_deref(), Some("mine"));
+        assert_eq!(settings.dead_letter_routing_key.as_deref(), Some("k"));
+        assert_eq!(settings.overflow, Overflow::RejectPublish);
+    }
+
+    #[test]
+    fn deliveries_are_limited_by_the_lowest_limit_asked_for() {
+        let limit = |arguments: &[_], policy: &[_], operator: &[_]| {
+            resolve(arguments, policy, operator).delivery_limit
+        };
+        let quorum = || ("x-queue-type", Value::from("quorum"));
+        let own = |limit| ("x-delivery-limit", Value::I32(limit));
+        let given = |limit| [("delivery-limit", Value::I32(limit))];
+
+        assert_eq!(limit(&[], &[], &[]), None);
+        assert_eq!(limit(&[own(3)], &[], &[]), Some(3));
+        assert_eq!(limit(&[quorum()], &[], &[]), Some(20));
+        assert_eq!(limit(&[quorum(), own(-1)], &[], &[]), None);
+        assert_eq!(limit(&[quorum(), own(50)], &given(30), &[]), Some(30));
+        assert_eq!(limit(&[quorum(), own(-1)], &given(30), &[]), Some(30));
+        assert_eq!(limit(&[quorum(), own(-1)], &[], &given(5)), Some(5));
+        assert_eq!(limit(&[quorum()], &[], &given(50)), Some(50));
+    }
+
+    #[test]
+    fn retries_wait_longer_each_time_up_to_a_limit() {
+        let asked = [
+            ("x-delayed-retry-type", "all".into()),
+            ("x-delayed-retry-min", Value::I32(100)),
+            ("x-delayed-retry-max", Value::I32(250)),
+        ];
+        let delays =
+            |settings: &QueueSettings| [1, 2, 3, u32::MAX].map(|n| settings.retry_delay_ms(n));
+
+        let own = resolve(&asked, &[], &[]);
+        let by_policy = resolve(
+            &[],
+            &[("delayed-retry-type", "failed".into()), ("delayed-retry-min", Value::I32(100))],
+            &[],
+        );
+        let refused = resolve(
+            &[("x-delayed-retry-type", "disabled".into())],
+            &[("delayed-retry-type", "all".into()), ("delayed-retry-min", Value::I32(100))],
+            &[],
+        );
+
+        assert_eq!(delays(&own), [Some(100), Some(200), Some(250), Some(250)]);
+        assert_eq!(delays(&by_policy), [Some(100), Some(200), Some(300), Some(RETRY_MAX_MS)]);
+        assert_eq!(delays(&refused), [None; 4]);
+        assert_eq!(delays(&resolve(&[], &[], &[])), [None; 4]);
     }
 }

@@ -162,6 +162,9 @@ pub(crate) struct QueueState {
     pub(crate) state_segment: u32,
 }
 
+/// What an idle queue costs, its entry in the table aside.
+const _: () = assert!(size_of::<Queue>() <= 320);
+
 impl QueueState {
     pub(crate) fn new(kind: QueueKind) -> Self {
         Self {

@@ -19,7 +19,7 @@ use super::vfs::{VfsFile, write_all_at};
 const RETRY_FULL: Duration = Duration::from_millis(100);
 
 /// A buffer larger than this is not kept for the next group.
-const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+const SPARE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What the writer carries from one group to the next.
 #[derive(Debug, Default)]

@@ -115,7 +115,7 @@ fn a_flipped_bit_costs_at_most_one_message_and_is_reported() {
 
         let (numbers, store) = delivered(&damaged, &why);
 
-        let lost = MESSAGES as usize - numbers.len();
+        let lost = MESSAGES - numbers.len() as u64;
         assert!(lost <= 1, "{why}: {lost} messages are lost");
         if lost == 1 {
             assert!(!store.damages().is_empty(), "{why}: a loss was not reported");
@@ -141,7 +141,7 @@ fn a_zeroed_page_costs_what_it_held() {
 
         // The page with the header may cost the segment, which is said; no other costs more than it held.
         let (numbers, store) = delivered(&damaged, &format!("round {round}"));
-        let lost = MESSAGES as usize - numbers.len();
+        let lost = MESSAGES - numbers.len() as u64;
         // At the very end it cannot be told from a tail that was never synced.
         let torn = numbers.last().is_some_and(|last| numbers.len() as u64 == last + 1);
         let told = !store.damages().is_empty();

@@ -12,7 +12,7 @@ const PUBLISHERS: u64 = 4;
 const MESSAGES: u64 = 3000;
 
 fn body(publisher: u64, number: u64) -> String {
-    format!("{publisher} {number} {:0>300}", number)
+    format!("{publisher} {number} {number:0>300}")
 }
 
 fn consume(store: &Embedded, queue: u64, total: &AtomicU64) -> Vec<(u64, u64)> {
