@@ -236,11 +236,16 @@ impl LogState {
 
     /// Puts a mark on its way, if the last one is out of date and there is room.
     pub(crate) fn mark_if_needed(&mut self) {
-        let end = (self.offset as usize).saturating_add(EXTRA_BYTES);
-        let fits = end <= self.segment.capacity as usize;
-        if self.marked != self.synced && self.active.extents.is_empty() && fits {
+        if self.is_mark_due() {
             self.start_buffer();
         }
+    }
+
+    /// Whether the last mark is out of date, nothing else is on its way, and there is room for another.
+    pub(crate) fn is_mark_due(&self) -> bool {
+        let end = (self.offset as usize).saturating_add(EXTRA_BYTES);
+        let fits = end <= self.segment.capacity as usize;
+        self.marked != self.synced && self.active.extents.is_empty() && fits
     }
 
     /// Where the log ends, with everything that is on its way.

@@ -1,5 +1,5 @@
 //! Group commit: takes the whole buffer, writes it, syncs once, moves the watermark; what is committed meanwhile is the
-//! next group. Sleeps without a timer while there is nothing to write.
+//! next group. Sleeps while there is nothing to write, without a timer but for the mark that follows the last group.
 //!
 //! Watch out for errors here: a failed write for lack of space is tried again, because nothing was concluded from it; any
 //! other failure, and every failed sync, ends the log for good (a second sync would succeed without the data).
@@ -17,6 +17,9 @@ use super::vfs::{VfsFile, write_all_at};
 
 /// How long to wait before trying again to write to a full disk.
 const RETRY_FULL: Duration = Duration::from_millis(100);
+
+/// How long the log is quiet before its mark is written: a publisher that waits for each confirm does not pay for it.
+const MARK_AFTER: Duration = Duration::from_millis(10);
 
 /// A buffer larger than this is not kept for the next group.
 const SPARE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -52,11 +55,27 @@ pub(crate) enum Progress {
     Failed,
 }
 
+/// Whether a mark is written if nothing else is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Now,
+    Later,
+}
+
+/// Why the writer no longer sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Work,
+    /// Nothing came for [`MARK_AFTER`], and a mark is due.
+    Quiet,
+    Stop,
+}
+
 impl Writer {
     /// Writes groups until told to stop, then what is left.
     pub(crate) fn run(mut self, shared: &Shared) {
         loop {
-            match self.cycle(shared) {
+            match self.next_group(shared, Mark::Later) {
                 Progress::Wrote => {}
                 Progress::Failed => return,
                 Progress::Full => {
@@ -66,25 +85,26 @@ impl Writer {
                     }
                     drop(shared.log.work.wait_timeout(state, RETRY_FULL));
                 }
-                Progress::Idle => {
-                    let mut state = shared.log.state();
-                    while state.active.extents.is_empty() {
-                        if state.stop {
-                            return;
-                        }
-                        state.writer_sleeps = true;
-                        let woken = shared.log.work.wait(state);
-                        state = woken.unwrap_or_else(PoisonError::into_inner);
+                Progress::Idle => match wait_for_work(shared) {
+                    Woken::Work => {}
+                    Woken::Quiet => drop(self.next_group(shared, Mark::Now)),
+                    Woken::Stop => {
+                        self.next_group(shared, Mark::Now);
+                        return;
                     }
-                }
+                },
             }
         }
     }
 
-    /// Takes a group and brings it to disk.
+    /// Takes a group, or the mark behind the last one, and brings it to disk.
     pub(crate) fn cycle(&mut self, shared: &Shared) -> Progress {
+        self.next_group(shared, Mark::Now)
+    }
+
+    fn next_group(&mut self, shared: &Shared, mark: Mark) -> Progress {
         if self.group.is_none() {
-            self.group = take_group(&mut shared.log.state());
+            self.group = take_group(&mut shared.log.state(), mark);
         }
         let Some(group) = self.group.take() else { return Progress::Idle };
         if shared.watch.failed() {
@@ -161,8 +181,32 @@ impl Writer {
     }
 }
 
-fn take_group(state: &mut LogState) -> Option<Group> {
-    if state.active.extents.is_empty() {
+/// Sleeps until there is something to write; a little only, if a mark is due then.
+fn wait_for_work(shared: &Shared) -> Woken {
+    let mut state = shared.log.state();
+    while state.active.extents.is_empty() {
+        if state.stop {
+            return Woken::Stop;
+        }
+        state.writer_sleeps = true;
+        if !state.is_mark_due() {
+            let woken = shared.log.work.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        let woken = shared.log.work.wait_timeout(state, MARK_AFTER);
+        let (woken, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+        state = woken;
+        if timeout.timed_out() && state.active.extents.is_empty() {
+            state.writer_sleeps = false;
+            return Woken::Quiet;
+        }
+    }
+    Woken::Work
+}
+
+fn take_group(state: &mut LogState, mark: Mark) -> Option<Group> {
+    if state.active.extents.is_empty() && mark == Mark::Now {
         // What is known to be durable is worth knowing after a crash, too; nobody waits for this.
         state.mark_if_needed();
     }
