@@ -243,3 +243,21 @@ fn quorum_queues_and_the_arguments_of_old_clients_are_accepted() {
     assert_eq!(channel.take_soon(&name).text(), "x");
     channel.delete(&name, [false, false]).unwrap();
 }
+
+#[test]
+fn many_clients_that_declare_at_once_are_all_answered() {
+    let Some(program) = Broker::start_own("is slow at declaring") else { return };
+    let broker = Broker::Own(Box::new(program));
+
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let connection = broker.connect();
+            scope.spawn(move || {
+                let channel = connection.channel();
+                for number in 0..300 {
+                    channel.declare_durable(&format!("q-{client}-{number}"), &[]).unwrap();
+                }
+            });
+        }
+    });
+}

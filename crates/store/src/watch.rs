@@ -19,6 +19,8 @@ pub struct Watch {
     durable: AtomicU64,
     failed: AtomicBool,
     full: AtomicBool,
+    /// How often the waiters were woken.
+    wakes: AtomicU64,
     waiters: Mutex<Vec<Waker>>,
     ready: Mutex<ReadyHints>,
 }
@@ -43,6 +45,13 @@ impl Watch {
     /// Whether the pool is out of space: enqueues are refused as [`ErrorKind::Unavailable`], settles go on.
     pub fn full(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    /// Moves whenever waiters are woken: whoever registered before must register again.
+    ///
+    /// The watermark itself does not tell that: it may stay where it is while waiters are woken.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Acquire)
     }
 
     /// Ready when `ticket` is durable; otherwise the context's waker is woken at the next move of the watermark.
@@ -121,10 +130,31 @@ impl Watch {
     }
 
     fn wake_waiters(&self) {
-        let waiters =
-            std::mem::take(&mut *self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
-        for waker in waiters {
+        let woken = {
+            let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            // Under the lock: whoever reads the new number registers behind those who are woken now.
+            self.wakes.fetch_add(1, Ordering::AcqRel);
+            std::mem::take(&mut *waiters)
+        };
+        for waker in woken {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_woken_although_the_watermark_stayed_can_tell() {
+        let watch = Watch::default();
+        watch.advance(Ticket(1));
+        let registered_at = watch.wakes();
+
+        watch.advance(Ticket(1));
+
+        assert_eq!(watch.durable(), Ticket(1));
+        assert_ne!(watch.wakes(), registered_at);
     }
 }

@@ -94,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let watch = broker.watch();
         let mut moved = false;
         loop {
+            let wakes = watch.wakes();
             let durable = watch.durable();
             self.output.release(durable);
             moved |= self.confirm_up_to(durable);
@@ -108,14 +109,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             else {
                 return Ok(moved);
             };
-            if self.registered == Some(durable) {
+            if self.registered == Some(wakes) {
                 return Ok(moved);
             }
             match watch.poll_durable(context, next) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(self.store_failed(&error.into())),
                 Poll::Pending => {
-                    self.registered = Some(durable);
+                    self.registered = Some(wakes);
                     return Ok(moved);
                 }
             }

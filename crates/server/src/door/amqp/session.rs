@@ -82,8 +82,8 @@ pub(crate) struct Session<S> {
     taken: Vec<Outgoing>,
     /// Channels that are owed confirms.
     pub(crate) owed: Vec<u16>,
-    /// The watermark at which this task registered to be woken.
-    pub(crate) registered: Option<Ticket>,
+    /// How often the store had woken its waiters when this task registered as one.
+    pub(crate) registered: Option<u64>,
     blocked: Option<&'static str>,
     told_blocked: bool,
     pub(crate) publishes: bool,
