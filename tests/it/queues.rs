@@ -3,7 +3,7 @@
 use it::broker::unique;
 use it::frame::{self, Args};
 use it::value::table;
-use it::{Broker, Value};
+use it::{Broker, Connection, Login, Value};
 
 #[test]
 fn a_queue_named_by_the_server_is_the_one_meant_by_an_empty_name() {
@@ -247,12 +247,12 @@ fn quorum_queues_and_the_arguments_of_old_clients_are_accepted() {
 #[test]
 fn many_clients_that_declare_at_once_are_all_answered() {
     let Some(program) = Broker::start_own("is slow at declaring") else { return };
-    let broker = Broker::Own(Box::new(program));
+    let address = program.address;
 
     std::thread::scope(|scope| {
         for client in 0..8 {
-            let connection = broker.connect();
             scope.spawn(move || {
+                let connection = Connection::open(address, &Login::default()).unwrap();
                 let channel = connection.channel();
                 for number in 0..300 {
                     channel.declare_durable(&format!("q-{client}-{number}"), &[]).unwrap();
