@@ -198,7 +198,7 @@ fn a_passive_declare_sees_what_was_published_before_it_on_the_same_channel() {
     let Some(program) = Broker::start_own("lets a passive declare overtake a publish") else {
         return;
     };
-    let connection = it::Connection::open(program.address, &it::Login::default()).unwrap();
+    let connection = Connection::open(program.address, &Login::default()).unwrap();
     let channel = connection.channel();
     let queue = channel.declare("", &[]).unwrap().name;
 
