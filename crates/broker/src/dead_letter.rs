@@ -11,7 +11,9 @@ use model::decision::{Fate, decide};
 use model::publish_rules::Marked;
 use model::{Address, Message, QueueId, Sequence, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement, Target, Targets};
+use store::{
+    Change, Commit, Handout, Hold, LeaseRequest, Leased, Sequences, Settlement, Target, Targets,
+};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -19,6 +21,9 @@ use crate::error::BrokerError;
 use crate::queue::Queue;
 use crate::route_cache::{Overflow, RouteTarget};
 use crate::sweeper::Alarm;
+
+/// When a hop that found no space is tried again.
+const RETRY_MS: u64 = 1000;
 
 /// Most messages pushed out of a full queue per commit.
 const PUSHED_OUT_MAX: usize = 256;
@@ -43,7 +48,39 @@ impl Broker {
     }
 
     /// Takes leased messages out of their queue and puts each where its fate sends it, in one commit.
+    ///
+    /// Without space for that they go back and are tried again: they must not stay leased to nobody.
     pub(crate) fn move_dead(
+        &self,
+        queue: &Arc<Queue>,
+        messages: Vec<(Sequence, Message)>,
+        reason: Reason,
+        now: Timestamp,
+        depth: usize,
+    ) -> Result<(), BrokerError> {
+        let sequences = messages.iter().map(|(sequence, _)| (*sequence, *sequence)).collect();
+        match self.try_move_dead(queue, messages, reason, now, depth) {
+            Err(BrokerError::Store(error)) if error.retryable() => {
+                tracing::warn!(queue = %queue.name, %error, "dead letters wait on");
+                self.try_later(queue, sequences, now);
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Gives leased messages back until a little later, uncounted.
+    pub(crate) fn try_later(&self, queue: &Queue, sequences: Sequences, now: Timestamp) {
+        let later = now.after_ms(RETRY_MS);
+        let settlement = Settlement::Release { not_before: Some(later), counted: false };
+        let changes = vec![Change::Settle { queue: queue.id, sequences, settlement }];
+        if let Err(error) = self.pool.commit(Commit { changes, now, ..Commit::default() }).now() {
+            tracing::warn!(queue = %queue.name, %error, "messages stay leased");
+        }
+        self.sweeper.set(later);
+    }
+
+    fn try_move_dead(
         &self,
         queue: &Arc<Queue>,
         messages: Vec<(Sequence, Message)>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::publish_rules::{self, Marked};
 use model::{Message, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Sequences, Settlement};
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement};
 
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
@@ -19,9 +19,6 @@ use crate::tenant::Tenant;
 
 /// Most messages routed in one commit.
 const ROUTED_MAX: usize = 256;
-
-/// When a commit that failed is tried again.
-const RETRY_MS: u64 = 1000;
 
 /// Most body bytes read for one commit.
 const ROUTED_BYTES_MAX: usize = 1024 * 1024;
@@ -45,7 +42,7 @@ impl Broker {
             let sequences =
                 lease.messages.iter().map(|leased| (leased.sequence, leased.sequence)).collect();
             if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
-                self.wait_on(waiting, sequences, now);
+                self.try_later(waiting, sequences, now);
                 tracing::warn!(exchange = %waiting.name, %error, "delayed messages wait on");
                 return;
             }
@@ -79,17 +76,6 @@ impl Broker {
         self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
         self.follow_up(reached, now, 0);
         Ok(())
-    }
-
-    /// What could not be routed now is tried again.
-    fn wait_on(&self, waiting: &Queue, sequences: Sequences, now: Timestamp) {
-        let not_before = Some(now.after_ms(RETRY_MS));
-        let settlement = Settlement::Release { not_before, counted: false };
-        let changes = vec![Change::Settle { queue: waiting.id, sequences, settlement }];
-        if let Err(error) = self.pool.commit(Commit { changes, now, ..Commit::default() }).now() {
-            tracing::warn!(exchange = %waiting.name, %error, "delayed messages stay leased");
-        }
-        self.sweeper.set(now.after_ms(RETRY_MS));
     }
 
     /// A message as it is routed now, where it goes, and how long it lives there. Its properties were checked when it
