@@ -2,6 +2,7 @@
 //!
 //! What somebody may do once inside is not decided here but by the broker's permissions.
 
+pub mod caller;
 pub mod password;
 pub mod verifier;
 
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::config::PlainWithoutTls;
 
+pub use caller::{AmbiguousCredentials, Caller, Credentials};
 pub use password::{PasswordError, PasswordHash};
 pub use verifier::{Verdict, Verifier};
 

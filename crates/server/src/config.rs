@@ -5,6 +5,7 @@
 
 mod checks;
 mod error;
+mod queue_access;
 mod reader;
 mod settings;
 pub mod units;
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, Origin, Problem};
+pub use queue_access::{
+    AuthMode, KeystoneAccess, PolicyChoice, QueueAccess, SignedUrls, TokenAccess,
+};
 use reader::Reader;
 pub use settings::{DEFAULT_FILE, Settings, Sources};
 
@@ -27,6 +31,8 @@ pub struct Config {
     pub amqp: Amqp,
     /// Who may come in.
     pub auth: Auth,
+    /// Who may use the queue service.
+    pub queue_access: QueueAccess,
     /// What tenants and users may hold.
     pub limits: Limits,
     /// When publishers are blocked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use posthouse_amqp::frame::{FRAME_MAX_CEILING, FRAME_MIN_SIZE};
 use posthouse_amqp::options::MESSAGE_BYTES_CEILING;
 
+use super::queue_access;
 use super::reader::{self, Reader};
 use super::settings::{Value, show};
 use super::{
@@ -27,6 +28,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         data_dir: read_data_dir(r),
         amqp: read_amqp(r),
         auth: read_auth(r),
+        queue_access: queue_access::read(r),
         limits: read_limits(r),
         alarms: read_alarms(r),
         metrics_listen: r.addresses("metrics.listen"),

@@ -143,6 +143,21 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// No, one or several words.
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        self.read(key, Vec::new(), |value| match value {
+            Value::Text(text) => Ok(split_list(text)),
+            Value::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Value::Text(text) => Ok(text.clone()),
+                    other => Err(format!("must be strings, not {}", show(other))),
+                })
+                .collect(),
+            other => Err(format!("must be a string or a list of them, not {}", show(other))),
+        })
+    }
+
     /// Anything else that the reader of an option decides for itself.
     pub(super) fn read<T>(
         &mut self,

@@ -19,7 +19,13 @@ pub const DEFAULT_FILE: &str = include_str!("../config.default.toml");
 const ENVIRONMENT_PREFIX: &str = "POSTHOUSE__";
 
 /// Options whose values are never shown.
-const SECRETS: [&str; 1] = ["auth.default_pass"];
+const SECRETS: [&str; 5] = [
+    "auth.default_pass",
+    "queues.keystone.password",
+    "queues.signed_url.secret",
+    "queues.signed_url.previous_secret",
+    "queues.encryption.keys",
+];
 
 /// Names that users of RabbitMQ's container image have set already.
 const BORROWED_NAMES: [(&str, &str); 3] = [
