@@ -460,6 +460,7 @@ impl Access {
             delivery_count: 0,
             redelivered: false,
             expires: None,
+            enqueued: self.now(),
         };
         let outbox = Arc::clone(&consumer.outbox);
         outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use model::{Sequence, Timestamp};
-use store::{Change, Commit, ReadRequest, Sequences, Settlement};
+use store::{Change, Commit, ReadRequest, Sequences, Settlement, Which};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -241,6 +241,7 @@ impl Broker {
             }
             let request = ReadRequest {
                 queue: queue.id,
+                which: Which::ALL,
                 from: one.sequence,
                 messages_max: 1,
                 bytes_max: usize::MAX,

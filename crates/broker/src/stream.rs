@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use model::stream_offset::StreamOffset;
 use model::{QueueId, Sequence, Timestamp};
-use store::{Change, Commit, Leased, Pool, ReadRequest, StoreError};
+use store::{Change, Commit, Leased, Pool, ReadRequest, StoreError, Which};
 
 use crate::broker::Broker;
 use crate::consumer::Consumer;
@@ -54,6 +54,7 @@ pub(crate) fn deliver(queue: QueueId, consumer: &Arc<Consumer>, pool: &dyn Pool)
         let from = Sequence(consumer.cursor.load(Ordering::Acquire));
         let request = ReadRequest {
             queue,
+            which: Which::ALL,
             from,
             messages_max: room.min(READ_MESSAGES_MAX),
             bytes_max: consumer.outbox.room_bytes().max(1),
@@ -76,6 +77,7 @@ pub(crate) fn deliver(queue: QueueId, consumer: &Arc<Consumer>, pool: &dyn Pool)
                 delivery_count: 0,
                 redelivered: false,
                 expires: None,
+                enqueued: stored.enqueued,
             },
         };
         consumer.outbox.push(&mut stored.into_iter().map(deliver).collect());
@@ -113,6 +115,7 @@ impl Broker {
         while over > 0 {
             let request = ReadRequest {
                 queue: queue.id,
+                which: Which::ALL,
                 from,
                 messages_max: READ_MESSAGES_MAX,
                 bytes_max: usize::MAX,

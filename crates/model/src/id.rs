@@ -1,5 +1,8 @@
 //! Identities: small numbers instead of names wherever a message moves.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// Which queue, for as long as it exists; never used again for another queue of the same data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
@@ -26,3 +29,69 @@ impl Ticket {
 /// 128 bits, so that a million ids in a window meet by chance once in 10²⁶ windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DedupId(pub u128);
+
+/// Who holds messages by a claim: 96 bits, mostly random, so that nobody guesses the claim of another.
+///
+/// As text 24 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimId(u128);
+
+/// Digits of a [`ClaimId`] as text.
+const CLAIM_DIGITS: usize = 24;
+
+impl ClaimId {
+    /// From the moment and a random number: the moment tells claims of different days apart, the rest is secret.
+    #[must_use]
+    pub fn new(seconds: u32, random: u64) -> Self {
+        Self(u128::from(seconds) << 64 | u128::from(random))
+    }
+
+    /// As a store keeps it.
+    #[must_use]
+    pub fn to_bits(self) -> u128 {
+        self.0
+    }
+
+    /// What [`ClaimId::to_bits`] said; bits above the 96th are dropped.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        Self(bits & ((1 << 96) - 1))
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:024x}", self.0)
+    }
+}
+
+/// The text is not 24 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a claim id is 24 hexadecimal digits")]
+pub struct NoClaimId;
+
+impl FromStr for ClaimId {
+    type Err = NoClaimId;
+
+    fn from_str(text: &str) -> Result<Self, NoClaimId> {
+        let digits =
+            text.len() == CLAIM_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = u128::from_str_radix(text, 16).ok().filter(|_| digits);
+        bits.map(Self).ok_or(NoClaimId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_id_comes_back_from_its_text() {
+        let id = ClaimId::new(0x6543_2100, u64::MAX - 7);
+
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string(), "65432100fffffffffffffff8");
+        assert_eq!("65432100fffffffffffffff".parse::<ClaimId>(), Err(NoClaimId));
+        assert_eq!("+5432100fffffffffffffff8".parse::<ClaimId>(), Err(NoClaimId));
+    }
+}

@@ -26,7 +26,8 @@ pub use error::{ErrorKind, StoreError};
 pub use memory::Memory;
 pub use open::{Opened, open};
 pub use pool::{
-    Capabilities, Change, Commit, Due, Handout, Hold, Lease, LeaseRequest, Leased, Pending, Pool,
-    QueueKind, QueueStats, ReadRequest, Receipt, Sequences, Settlement, Stored, Target, Targets,
+    Capabilities, Change, Claim, Claimed, Commit, Condition, Due, Extended, Handout, Hold, Lease,
+    LeaseRequest, Leased, Pending, Pool, QueueKind, QueueStats, ReadRequest, Receipt, Removal,
+    Sequences, Settlement, Stored, Target, Targets, Which,
 };
 pub use watch::Watch;

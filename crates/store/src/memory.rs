@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
+use model::{ClaimId, DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
 
 use crate::catalog::{Catalog, Definition, DefinitionChange};
 use crate::error::{ErrorKind, StoreError};
 use crate::pool::{
-    Capabilities, Change, Commit, Due, Hold, Lease, LeaseRequest, Pending, Pool, QueueKind,
-    QueueStats, ReadRequest, Receipt, Sequences, Stored, Targets,
+    Capabilities, Change, Claim, Claimed, Commit, Due, Extended, Hold, Lease, LeaseRequest,
+    Pending, Pool, QueueKind, QueueStats, ReadRequest, Receipt, Removal, Stored, Targets,
 };
 use crate::watch::Watch;
 use queue::Queue;
@@ -126,8 +126,17 @@ impl Pool for Memory {
         })
     }
 
-    fn extend(&self, queue: QueueId, sequences: Sequences, until: Timestamp) -> Pending<u64> {
-        self.with_queue(queue, |queue| Ok(queue.extend(&sequences, until)))
+    fn extend(&self, queue: QueueId, claim: Claim, now: Timestamp) -> Pending<Extended> {
+        let extended = |messages| Extended { messages, ticket: Ticket::NONE };
+        self.with_queue(queue, |queue| Ok(extended(queue.extend(claim, now))))
+    }
+
+    fn claimed(&self, queue: QueueId, claim: ClaimId) -> Pending<Option<Claimed>> {
+        self.with_queue(queue, |queue| Ok(queue.claimed(claim)))
+    }
+
+    fn newest(&self, queue: QueueId) -> Pending<Option<Stored>> {
+        self.with_queue(queue, |queue| Ok(queue.newest()))
     }
 
     fn due(&self, now: Timestamp, messages_max: usize) -> Pending<Due> {
@@ -205,7 +214,22 @@ impl State {
                 }
             }
             Change::Enqueue { message, targets, dedup } => {
-                return self.enqueue(&message, &targets, dedup, now);
+                return self.enqueue(&message, &targets, dedup, now, receipt);
+            }
+            Change::Remove { queue, sequences, condition } => {
+                let queue = self.queues.get_mut(&queue);
+                match queue.filter(|queue| !queue.kind.stream) {
+                    Some(queue) => {
+                        let removal = |it: &Sequence| queue.remove(*it, condition, now);
+                        receipt.removals.extend(sequences.iter().map(removal));
+                    }
+                    None => receipt.removals.extend(sequences.iter().map(|_| Removal::Missing)),
+                }
+            }
+            Change::EndClaim { queue, claim } => {
+                if let Some(queue) = self.queues.get_mut(&queue) {
+                    queue.end_claim(claim);
+                }
             }
             Change::Settle { queue, sequences, settlement } => {
                 if let Some(queue) = self.queues.get_mut(&queue) {
@@ -232,6 +256,7 @@ impl State {
         targets: &Targets,
         dedup: Option<DedupId>,
         now: Timestamp,
+        receipt: &mut Receipt,
     ) -> bool {
         if let Some(id) = dedup
             && self.seen(id, now)
@@ -241,7 +266,10 @@ impl State {
         let mut stored = false;
         for target in targets {
             if let Some(queue) = self.queues.get_mut(&target.queue) {
-                queue.enqueue(message.clone(), *target, now);
+                let sequence = queue.enqueue(message.clone(), *target, now);
+                if !stored {
+                    receipt.last = sequence;
+                }
                 stored = true;
             }
         }
@@ -276,5 +304,5 @@ impl State {
 
 /// Whether a hold that is given to a message lets it go at once.
 pub(crate) fn takes(hold: Hold) -> bool {
-    matches!(hold, Hold::Take)
+    matches!(hold, Hold::Take | Hold::TakeDurably)
 }

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use model::{DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
+use model::{ClaimId, DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
 use smallvec::SmallVec;
 
 use crate::error::StoreError;
@@ -171,6 +171,24 @@ pub enum Change {
         /// The queue.
         queue: QueueId,
     },
+    /// Forgets single messages wherever they are, if they are held as the condition says. What became of each is told in
+    /// [`Receipt::removals`]. One that has expired and is not held counts as missing: it is reported as expired in its
+    /// turn.
+    Remove {
+        /// The queue.
+        queue: QueueId,
+        /// Which messages of it, in any order.
+        sequences: Box<[Sequence]>,
+        /// Who may hold them.
+        condition: Condition,
+    },
+    /// Ends a claim: what it still holds is ready again in its place, redelivered and counted. Fine if there is none.
+    EndClaim {
+        /// The queue.
+        queue: QueueId,
+        /// The claim.
+        claim: ClaimId,
+    },
     /// Stream retention: forgets all messages before a sequence.
     Trim {
         /// The stream queue.
@@ -178,6 +196,30 @@ pub enum Change {
         /// First sequence to keep.
         before: Sequence,
     },
+}
+
+/// Who may hold a message that is removed by its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Nobody: it is ready or delayed.
+    Unheld,
+    /// This claim.
+    HeldBy(ClaimId),
+    /// Anybody or nobody.
+    Always,
+}
+
+/// What became of one message of a [`Change::Remove`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// There was none.
+    Missing,
+    /// Somebody else holds it; it stays.
+    Held,
+    /// Nobody holds it, although [`Condition::HeldBy`] was asked for; it stays.
+    NotHeld,
 }
 
 /// Changes applied all or none, in order.
@@ -215,17 +257,57 @@ pub struct Receipt {
     pub congested: bool,
     /// How many messages the `Purge`, `DeleteQueue` and `Trim` changes removed that were ready.
     pub removed: u64,
+    /// What became of each sequence of the `Remove` changes, in their order.
+    pub removals: Vec<Removal>,
+    /// The sequence that the last `Enqueue` got in the first of its queues that is there. Sequences of one queue within
+    /// a commit follow one another, so it tells those of the messages before as well.
+    pub last: Sequence,
+}
+
+/// Messages of a queue held by somebody whom the store knows by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The holder. A second lease by the same holder adds to its claim.
+    pub id: ClaimId,
+    /// When what is not settled is ready again.
+    pub until: Timestamp,
+    /// A message that would expire before `until` lives up to here instead.
+    pub keep_until: Timestamp,
+}
+
+/// A claim as it stands.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// When it was made, or extended last.
+    pub since: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+    /// What it holds, by sequence. What was lost to damage is left out.
+    pub messages: Vec<Stored>,
+}
+
+/// What came of extending a claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extended {
+    /// Messages that it holds; 0 if there is no such claim any more.
+    pub messages: u64,
+    /// Durable when the watermark reaches it.
+    pub ticket: Ticket,
 }
 
 /// How long and in what way a lease holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Leased and acknowledged in one: the message is gone when it is returned (AMQP no-ack, Zaqar pop).
+    /// Leased and acknowledged in one: the message is gone when it is returned (AMQP no-ack).
     Take,
-    /// Until settled: its holder is in this process (AMQP unacked).
+    /// As `Take`, by a caller who shows the messages to nobody before [`Lease::ticket`] is durable (Zaqar pop). So a
+    /// crash cannot make it a second delivery, and no message has to wait for the disk before it is handed out.
+    TakeDurably,
+    /// Until settled: its holder is in this process (AMQP unacked). Not recorded: a restart ends it.
     UntilSettled,
-    /// Until settled or this point, then it is ready again, counted (Zaqar claim).
-    UntilTime(Timestamp),
+    /// Until settled, removed or ended, at the latest at the claim's end; then ready again, counted (Zaqar claim).
+    /// Recorded: a restart does not end it. The caller shows the messages to nobody before [`Lease::ticket`] is durable.
+    Claim(Claim),
 }
 
 /// Asks for messages of one queue.
@@ -256,6 +338,8 @@ pub struct Leased {
     pub redelivered: bool,
     /// When it expires.
     pub expires: Option<Timestamp>,
+    /// When it was enqueued.
+    pub enqueued: Timestamp,
 }
 
 /// What a lease request returned.
@@ -267,6 +351,24 @@ pub struct Lease {
     pub expired: Vec<Leased>,
     /// Whether more is ready now.
     pub more: bool,
+    /// When what was taken or claimed is so for good; [`Ticket::NONE`] if nothing needed the disk.
+    pub ticket: Ticket,
+}
+
+/// Which messages of a queue are looked at. Others cost nothing, however many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Which {
+    /// Those that can be leased now; all of a stream.
+    pub ready: bool,
+    /// Those that wait for `not_before`.
+    pub delayed: bool,
+    /// Those that are leased or claimed.
+    pub leased: bool,
+}
+
+impl Which {
+    /// All that are there.
+    pub const ALL: Self = Self { ready: true, delayed: true, leased: true };
 }
 
 /// Asks to look at messages without leasing them.
@@ -274,6 +376,8 @@ pub struct Lease {
 pub struct ReadRequest {
     /// The queue.
     pub queue: QueueId,
+    /// Which of its messages.
+    pub which: Which,
     /// First sequence looked at.
     pub from: Sequence,
     /// Most messages.
@@ -299,6 +403,8 @@ pub struct Stored {
     pub delivery_count: u32,
     /// Whether it is leased now.
     pub leased: bool,
+    /// The claim that holds it.
+    pub claim: Option<ClaimId>,
 }
 
 /// Counters of one queue.
@@ -345,14 +451,20 @@ pub trait Pool: Send + Sync + Debug {
     /// Hands out ready messages from the head. A message is never in two leases.
     fn lease(&self, request: LeaseRequest) -> Pending<Lease>;
 
-    /// Moves the deadline of leases held [`Hold::UntilTime`]; returns how many were still held.
-    fn extend(&self, queue: QueueId, sequences: Sequences, until: Timestamp) -> Pending<u64>;
+    /// Moves the end of a claim, and the expiry of messages that would be gone before.
+    fn extend(&self, queue: QueueId, claim: Claim, now: Timestamp) -> Pending<Extended>;
+
+    /// A claim with all that it holds; `None` if there is none, or nothing is left of it.
+    fn claimed(&self, queue: QueueId, claim: ClaimId) -> Pending<Option<Claimed>>;
 
     /// What became due at or before `now`: at most `messages_max` expired messages.
     fn due(&self, now: Timestamp, messages_max: usize) -> Pending<Due>;
 
     /// Messages by sequence, without leasing: browsing, and reading streams.
     fn read(&self, request: ReadRequest) -> Pending<Vec<Stored>>;
+
+    /// The message with the highest sequence, in whatever state. The oldest is the first that [`Pool::read`] finds.
+    fn newest(&self, queue: QueueId) -> Pending<Option<Stored>>;
 
     /// The first sequence of a stream whose message was enqueued at or after `since`.
     fn sequence_at(&self, queue: QueueId, since: Timestamp) -> Pending<Sequence>;

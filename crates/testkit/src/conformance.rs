@@ -2,12 +2,14 @@
 //!
 //! Each function takes a fresh, empty store and panics if it does otherwise. `conformance_tests!` makes a test of each.
 
+mod claims;
 mod delivery;
 mod publish;
 mod queues;
 mod streams;
 mod time;
 
+pub use claims::*;
 pub use delivery::*;
 pub use publish::*;
 pub use queues::*;
@@ -60,10 +62,23 @@ macro_rules! conformance_tests {
             an_expired_head_becomes_due
             only_heads_expire
             due_reports_no_more_than_asked
-            a_lease_until_a_time_ends_counted
-            a_lease_can_be_extended
-            a_settled_lease_does_not_end_again
             due_tells_when_to_ask_again
+            a_claim_holds_its_messages_until_its_time
+            a_claim_can_be_extended
+            a_settled_claim_does_not_end_again
+            a_claim_ends_when_it_is_told_to
+            a_claimed_message_does_not_expire_before_its_claim
+            a_claim_shows_what_it_holds
+            what_is_claimed_is_read_with_its_holder
+            a_message_taken_durably_is_gone
+            a_message_is_removed_if_nobody_holds_it
+            a_message_is_removed_by_its_holder_only
+            a_message_can_be_removed_whoever_holds_it
+            an_expired_message_is_not_removed
+            a_read_shows_what_was_asked_for
+            the_newest_message_is_found
+            a_receipt_tells_the_last_sequence
+            a_deleted_queue_takes_its_claims_with_it
         }
     };
     ($with:path: $($behaviour:ident)*) => {

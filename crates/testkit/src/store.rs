@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
-use model::{Address, DedupId, Message, QueueId, Sequence, Timestamp};
+use model::{Address, ClaimId, DedupId, Message, QueueId, Sequence, Timestamp};
 use store::{
-    Catalog, Change, Commit, Hold, Lease, LeaseRequest, Pool, QueueKind, QueueStats, ReadRequest,
-    Receipt, Sequences, Settlement, StoreError, Stored, Target, Targets,
+    Catalog, Change, Claim, Commit, Condition, Hold, Lease, LeaseRequest, Pool, QueueKind,
+    QueueStats, ReadRequest, Receipt, Removal, Sequences, Settlement, StoreError, Stored, Target,
+    Targets, Which,
 };
 
 /// Both contracts in one driver.
@@ -99,6 +100,13 @@ pub fn release(queue: u64, sequences: &[u64]) -> Change {
     settle(queue, sequences, Settlement::Release { not_before: None, counted: false })
 }
 
+/// A claim that keeps messages 500 ms longer than it lasts.
+#[must_use]
+pub fn claim(id: u64, until: u64) -> Claim {
+    let id = ClaimId::from_bits(u128::from(id));
+    Claim { id, until: Timestamp(until), keep_until: Timestamp(until + 500) }
+}
+
 /// Single sequences as runs.
 #[must_use]
 pub fn runs(sequences: &[u64]) -> Sequences {
@@ -174,6 +182,7 @@ impl<'a> Talk<'a> {
             whole.messages.extend(lease.messages);
             whole.expired.extend(lease.expired);
             whole.more = lease.more;
+            whole.ticket = whole.ticket.max(lease.ticket);
             if whole.messages.len() >= count || !lease.more {
                 return whole;
             }
@@ -210,8 +219,26 @@ impl<'a> Talk<'a> {
     /// If there is no such queue.
     pub fn read(&self, queue: u64, from: u64, count: usize) -> Vec<Stored> {
         let (queue, from) = (QueueId(queue), Sequence(from));
-        let request = ReadRequest { queue, from, messages_max: count, bytes_max: usize::MAX };
+        self.read_of(queue.0, Which::ALL, from.0, count)
+    }
+
+    /// Some messages from a sequence on.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such queue.
+    pub fn read_of(&self, queue: u64, which: Which, from: u64, count: usize) -> Vec<Stored> {
+        let (queue, from) = (QueueId(queue), Sequence(from));
+        let (messages_max, bytes_max) = (count, usize::MAX);
+        let request = ReadRequest { queue, which, from, messages_max, bytes_max };
         wait(self.store.read(request)).expect("the queue is there")
+    }
+
+    /// Removes messages by sequence.
+    pub fn remove(&self, queue: u64, sequences: &[u64], condition: Condition) -> Vec<Removal> {
+        let sequences = sequences.iter().map(|it| Sequence(*it)).collect();
+        let change = Change::Remove { queue: QueueId(queue), sequences, condition };
+        self.commit([change]).removals
     }
 }
 

@@ -251,6 +251,12 @@ impl ColdList {
         }
     }
 
+    /// The last.
+    pub(crate) fn back(&self) -> Option<Cold> {
+        let chunk = self.chunks.back()?;
+        (chunk.head..chunk.entries.len()).rev().find_map(|index| chunk.item(index))
+    }
+
     /// All from `sequence` on, in order.
     pub(crate) fn iter_from(&self, sequence: u64) -> impl Iterator<Item = Cold> {
         let first = self.chunks.partition_point(|chunk| chunk.base <= sequence).saturating_sub(1);
@@ -297,6 +303,7 @@ mod tests {
             }
             assert_eq!(list.len(), model.len());
             assert_eq!(list.front(), model.first_key_value().map(|it| *it.1));
+            assert_eq!(list.back(), model.last_key_value().map(|it| *it.1));
         }
         assert!(list.iter_from(0).eq(model.into_values()));
     }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use model::{DedupId, Message, QueueId, Ticket, Timestamp};
+use model::{DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
 use smallvec::SmallVec;
 
 use super::bytes::u32_of;
@@ -27,18 +27,18 @@ use crate::pool::{
 const RESERVE_AHEAD_READY: u64 = 1024;
 
 /// A commit in work.
-struct Work<'a> {
-    shared: &'a Shared,
+pub(super) struct Work<'a> {
+    pub(super) shared: &'a Shared,
     queues: &'a [Arc<Queue>],
-    locked: SmallVec<[Locked<'a>; 4]>,
+    pub(super) locked: SmallVec<[Locked<'a>; 4]>,
     /// Index of the queue that the last change was about.
     last: usize,
     dedup: Option<MutexGuard<'a, Dedup>>,
     log: Option<LogCommit<'a>>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     handout: Handout,
-    receipt: Receipt,
-    freed: Freed,
+    pub(super) receipt: Receipt,
+    pub(super) freed: Freed,
     room: Room,
 }
 
@@ -160,6 +160,8 @@ impl Outline {
                 }
                 Change::Settle { queue, .. }
                 | Change::Purge { queue }
+                | Change::Remove { queue, .. }
+                | Change::EndClaim { queue, .. }
                 | Change::Trim { queue, .. } => outline.name(*queue),
                 Change::Enqueue { message, targets, dedup } => {
                     outline.enqueues = true;
@@ -205,7 +207,8 @@ fn bound_of(change: &Change, leases: impl Fn(QueueId) -> usize) -> usize {
             let named = spans.fold(sequences.len() as u64, u64::saturating_add);
             runs_bound(leases(*queue).min(usize::try_from(named).unwrap_or(usize::MAX)))
         }
-        Change::Purge { queue } => runs_bound(leases(*queue)),
+        Change::Purge { queue } | Change::EndClaim { queue, .. } => runs_bound(leases(*queue)),
+        Change::Remove { sequences, .. } => runs_bound(sequences.len()),
     }
 }
 
@@ -213,7 +216,7 @@ fn enqueue_bound(message: &Message, targets: usize) -> usize {
     event::enqueue_bound(message, targets) + message.payload().len()
 }
 
-fn runs_bound(runs: usize) -> usize {
+pub(super) fn runs_bound(runs: usize) -> usize {
     128 + runs * 16
 }
 
@@ -233,13 +236,17 @@ impl<'a> Work<'a> {
             Change::CreateQueue { queue, kind } => self.create(queue, kind, rest),
             Change::DeleteQueue { queue } => self.delete(queue, rest),
             Change::Purge { queue } => self.purge(queue, rest),
+            Change::Remove { queue, sequences, condition } => {
+                self.remove(queue, &sequences, condition, rest);
+            }
+            Change::EndClaim { queue, claim } => self.end_claim(queue, claim, rest),
             Change::Trim { queue, before } => self.trim(queue, before.0, rest),
         }
         true
     }
 
     /// Where the queue is among the locked ones, if it is there.
-    fn index_of(&mut self, queue: QueueId) -> Option<usize> {
+    pub(super) fn index_of(&mut self, queue: QueueId) -> Option<usize> {
         if self.queues.get(self.last).is_none_or(|last| last.id != queue) {
             self.last = self.queues.binary_search_by_key(&queue, |queue| queue.id).ok()?;
         }
@@ -247,7 +254,7 @@ impl<'a> Work<'a> {
     }
 
     /// The log, opened for `own` bytes and all that the changes to come may add.
-    fn log(&mut self, own: usize, rest: &[Change]) -> &mut LogCommit<'a> {
+    pub(super) fn log(&mut self, own: usize, rest: &[Change]) -> &mut LogCommit<'a> {
         let Self { shared, queues, locked, log, .. } = self;
         log.get_or_insert_with(|| {
             let leases = |queue: QueueId| {
@@ -312,9 +319,7 @@ impl<'a> Work<'a> {
             placed.push(place);
             keep.push((index, stays));
         }
-        if placed.is_empty() {
-            return None;
-        }
+        self.receipt.last = Sequence(placed.first()?.sequence);
         let mut position = Position::NONE;
         if logged {
             let own = enqueue_bound(&message, placed.len());
@@ -405,9 +410,9 @@ impl<'a> Work<'a> {
         let mut leased = std::mem::take(&mut state.leased);
         for (first, last) in sequences {
             leased.take(first.0, last.0, |mut entry| {
-                if entry.until != 0 {
-                    shared.timers.remove(&lease_timer(queue, &entry));
-                    entry.until = 0;
+                let claimed = entry.until != 0;
+                if claimed {
+                    shared.leave_claim(queue, state, &mut entry);
                 }
                 match settlement {
                     Settlement::Ack => {
@@ -418,7 +423,7 @@ impl<'a> Work<'a> {
                     }
                     Settlement::Release { not_before, counted } => {
                         let not_before = not_before.filter(|when| *when > now);
-                        if entry.durable && (counted || not_before.is_some()) {
+                        if entry.durable && (counted || not_before.is_some() || claimed) {
                             push_run(&mut runs, entry.sequence);
                         }
                         shared.give_back(queue, state, entry, counted, not_before);
@@ -468,11 +473,9 @@ impl<'a> Work<'a> {
         state.clear_ready(|entry| self.freed.add(&shared.log.segments, entry.position));
         shared.forget_delayed(queue, state, &mut self.freed);
         state.leased.take(0, u64::MAX, |entry| {
-            if entry.until != 0 {
-                shared.timers.remove(&lease_timer(queue, &entry));
-            }
             self.freed.add(&shared.log.segments, entry.position);
         });
+        shared.forget_claims(queue, state);
         state.deleted = true;
         if durable {
             self.log(128, rest).event(&Event::Delete { queue });
@@ -489,7 +492,7 @@ impl<'a> Work<'a> {
         shared.forget_delayed(queue, state, &mut self.freed);
         if durable {
             let mut kept = Runs::new();
-            for entry in state.leased.iter_from(0).filter(|entry| entry.durable) {
+            for entry in state.leased.iter_from(0, usize::MAX).filter(|entry| entry.durable) {
                 push_run(&mut kept, entry.sequence);
             }
             let own = runs_bound(kept.len());
@@ -543,10 +546,6 @@ fn place(state: &mut QueueState, target: &Target, message: &Message, now: Timest
         delivery_count: 0,
         durable: message.persistent && kind.durable,
     }
-}
-
-pub(crate) fn lease_timer(queue: QueueId, entry: &Entry) -> Timer {
-    Timer { at: entry.until, queue, reason: Reason::Lease, sequence: entry.sequence }
 }
 
 impl Shared {

@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use model::{Message, Ticket};
+use model::{Message, QueueId, Ticket};
 
 use super::damage::Damage;
-use super::event::{EnqueueMeta, Event, Placed, enqueue_bound};
+use super::event::{ClaimEvent, EnqueueMeta, Event, Placed, Runs, enqueue_bound};
 use super::keeper::Keeper;
 use super::load::{Addresses, message_of};
 use super::queue::Locked;
@@ -202,12 +202,17 @@ impl Shared {
         let delayed = state.delayed.get(&placed.sequence).map(|entry| entry.until);
         if let Some(entry) = state.find_mut(placed.sequence) {
             placed.delivery_count = entry.delivery_count;
+            placed.expires = entry.expires;
             placed.not_before = delayed.unwrap_or(0);
         }
-        let bytes = enqueue_bound(message, 1) + message.payload().len();
+        let claim = claim_on(state, placed.queue, placed.sequence);
+        let bytes = enqueue_bound(message, 1) + CLAIM_BYTES + message.payload().len();
         let mut log = self.log.begin(bytes);
         let checksum = record.head.body_checksum;
         let to = log.enqueue(message, checksum, enqueued, None, &[placed]);
+        if let Some(claim) = claim.filter(|_| placed.durable) {
+            log.event(&Event::Claim(claim));
+        }
         log.finish();
         let from = set_position(state, placed.sequence, to);
         self.log.segments.settle(from, 1);
@@ -271,6 +276,18 @@ impl Shared {
     }
 }
 
+/// Most bytes of a record that tells of a claim on one message.
+const CLAIM_BYTES: usize = 160;
+
+/// The claim that holds a message, to be told again behind its copy: a claim is only known from behind the enqueue.
+fn claim_on(state: &Locked<'_>, queue: QueueId, sequence: u64) -> Option<ClaimEvent> {
+    let entry = state.leased.get(sequence).filter(|entry| entry.until != 0)?;
+    let held = state.claims.as_ref()?.get(entry.until)?;
+    let (id, since, until) = (held.id, held.since, held.until);
+    let runs = Runs::from_slice(&[(sequence, sequence)]);
+    Some(ClaimEvent { queue, id, since, until, keep_until: entry.expires, runs })
+}
+
 fn lies_at(state: &mut Locked<'_>, sequence: u64, position: Position) -> bool {
     let cold = state.lanes.iter().find_map(|lane| lane.cold.get(sequence));
     if let Some(cold) = cold {
@@ -299,7 +316,7 @@ fn sequences_in(state: &Locked<'_>, segment: u32) -> Vec<u64> {
         let warm = warm.map(|entry| (entry.sequence, entry.position.segment));
         warm.chain(lane.cold.iter_from(0).map(|cold| (cold.sequence, cold.position.segment)))
     });
-    let others = state.delayed.values().chain(state.leased.iter_from(0));
+    let others = state.delayed.values().chain(state.leased.iter_from(0, usize::MAX));
     let others = others.map(|entry| (entry.sequence, entry.position.segment));
     let mut found: Vec<u64> =
         ready.chain(others).filter(|it| it.1 == segment).map(|it| it.0).collect();

@@ -2,6 +2,7 @@
 
 use model::{QueueId, Timestamp};
 
+use super::claims::Held;
 use super::event::{Event, Runs, push_run};
 use super::queue::{Locked, Place};
 use super::segment::Freed;
@@ -58,7 +59,12 @@ impl Shared {
         for timer in timers {
             match timer.reason {
                 Reason::Delayed => ready |= wake_delayed(&mut state, timer),
-                Reason::Lease => ready |= self.end_lease(&mut state, timer, &mut ended),
+                Reason::Claim => {
+                    if let Some(held) = over(&mut state, timer) {
+                        self.end_claim(id, &mut state, &held, &mut ended);
+                        ready = true;
+                    }
+                }
                 Reason::Head => state.head_timer = u64::MAX,
             }
         }
@@ -79,19 +85,23 @@ impl Shared {
         full
     }
 
-    fn end_lease(&self, state: &mut Locked<'_>, timer: &Timer, ended: &mut Runs) -> bool {
-        let held = state.leased.get_mut(timer.sequence);
-        if held.is_none_or(|entry| entry.until != timer.at) {
-            return false;
+    /// Gives back what a claim held. The claim itself is out of the queue already.
+    pub(crate) fn end_claim(
+        &self,
+        queue: QueueId,
+        state: &mut Locked<'_>,
+        held: &Held,
+        ended: &mut Runs,
+    ) {
+        for sequence in &held.sequences {
+            let mut entry = None;
+            state.leased.take(*sequence, *sequence, |taken| entry = Some(taken));
+            let Some(entry) = entry else { continue };
+            if entry.durable {
+                push_run(ended, entry.sequence);
+            }
+            self.give_back(queue, state, entry, true, None);
         }
-        let mut entry = None;
-        state.leased.take(timer.sequence, timer.sequence, |taken| entry = Some(taken));
-        let Some(entry) = entry else { return false };
-        if entry.durable {
-            push_run(ended, entry.sequence);
-        }
-        self.give_back(timer.queue, state, entry, true, None);
-        true
     }
 
     fn take_expired(
@@ -126,6 +136,13 @@ impl Shared {
         }
         false
     }
+}
+
+/// The claim of a timer, if it ends at that time still.
+fn over(state: &mut Locked<'_>, timer: &Timer) -> Option<Held> {
+    let claims = state.claims.as_mut()?;
+    claims.get(timer.sequence).filter(|held| held.until == timer.at)?;
+    claims.take(timer.sequence)
 }
 
 /// Whether the message was still waiting for this time.

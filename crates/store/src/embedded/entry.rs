@@ -22,7 +22,7 @@ pub(crate) struct Entry {
     pub(crate) enqueued: u64,
     /// `u64::MAX` for never.
     pub(crate) expires: u64,
-    /// Delayed: ready at; leased: deadline, 0 for none.
+    /// Delayed: ready at; leased: the number of the claim that holds it, 0 for none.
     pub(crate) until: u64,
     /// Where its record lies, if it has one.
     pub(crate) position: Position,
@@ -94,6 +94,7 @@ impl Entry {
             delivery_count: self.delivery_count,
             redelivered: self.redelivered,
             expires: self.expires(),
+            enqueued: Timestamp(self.enqueued),
         }
     }
 
@@ -106,6 +107,7 @@ impl Entry {
             not_before: (not_before != 0).then_some(Timestamp(not_before)),
             delivery_count: self.delivery_count,
             leased,
+            claim: None,
         }
     }
 

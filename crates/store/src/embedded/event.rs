@@ -16,6 +16,7 @@
 //! | define | key | value |
 //! | undefine | key | |
 //! | dedup | pairs of id u128, time u64 | |
+//! | claim | queue u64, id u128, since u64, until u64, keep until u64, runs | |
 //!
 //! targets: u32 count, then each queue u64, sequence u64, priority u8, flags u8, \[expires u64\] \[not before u64\]
 //! \[delivery count u32\].
@@ -186,6 +187,18 @@ pub(crate) enum Event {
     Define { key: Box<str> },
     Undefine { key: Box<str> },
     Dedup { ids: Vec<(u128, u64)> },
+    Claim(ClaimEvent),
+}
+
+/// Messages are held until a time; what would expire before lives until `keep_until`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClaimEvent {
+    pub(crate) queue: QueueId,
+    pub(crate) id: u128,
+    pub(crate) since: u64,
+    pub(crate) until: u64,
+    pub(crate) keep_until: u64,
+    pub(crate) runs: Runs,
 }
 
 impl Event {
@@ -202,6 +215,7 @@ impl Event {
             Self::Define { .. } => Kind::Define,
             Self::Undefine { .. } => Kind::Undefine,
             Self::Dedup { .. } => Kind::Dedup,
+            Self::Claim(_) => Kind::Claim,
         }
     }
 
@@ -250,6 +264,14 @@ impl Event {
                     out.extend_from_slice(&when.to_le_bytes());
                 }
             }
+            Self::Claim(ClaimEvent { queue, id, since, until, keep_until, runs }) => {
+                u64s(&[queue.0]);
+                out.extend_from_slice(&id.to_le_bytes());
+                for time in [since, until, keep_until] {
+                    out.extend_from_slice(&time.to_le_bytes());
+                }
+                put_runs(out, runs);
+            }
         }
     }
 
@@ -286,6 +308,14 @@ impl Event {
             Kind::Define => Self::Define { key: std::str::from_utf8(meta).ok()?.into() },
             Kind::Undefine => Self::Undefine { key: std::str::from_utf8(meta).ok()?.into() },
             Kind::Dedup => Self::Dedup { ids: dedup_ids(reader) },
+            Kind::Claim => Self::Claim(ClaimEvent {
+                queue: queue(&mut reader)?,
+                id: reader.u128()?,
+                since: reader.u64()?,
+                until: reader.u64()?,
+                keep_until: reader.u64()?,
+                runs: runs(&mut reader)?,
+            }),
             Kind::Enqueue | Kind::Spill => return None,
         })
     }
@@ -326,6 +356,14 @@ mod tests {
             Event::Mark { segment: 1, offset: 2 },
             Event::Ack { queue, runs: runs.clone() },
             Event::Release { queue, counted: true, not_before: 3, runs: runs.clone() },
+            Event::Claim(ClaimEvent {
+                queue,
+                id: 11,
+                since: 1,
+                until: 2,
+                keep_until: 3,
+                runs: runs.clone(),
+            }),
             Event::Purge { queue, next: 8, kept: runs },
             Event::Trim { queue, before: 5 },
             Event::Queue { queue, kind, next: 4, reserved: 6 },

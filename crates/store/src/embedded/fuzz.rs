@@ -65,7 +65,7 @@ mod tests {
         for round in 0..20_000_usize {
             let bytes: Vec<u8> = (0..round % 120).map(|_| byte() & byte()).collect();
             let (meta, body) = bytes.split_at(bytes.len() / 2);
-            for kind in 0..15 {
+            for kind in 0..16 {
                 let _sound = fuzz_record(kind, meta, body);
             }
             let _sound = (fuzz_sidecar(&bytes), fuzz_segment(&bytes));

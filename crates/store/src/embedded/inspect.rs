@@ -38,7 +38,7 @@ pub struct QueueContents {
     pub queue: QueueId,
     /// How it keeps messages.
     pub kind: QueueKind,
-    /// Messages, delayed ones among them.
+    /// Messages, delayed and claimed ones among them.
     pub messages: u64,
     /// The sequence that the next message gets.
     pub next: u64,
@@ -107,7 +107,7 @@ fn read_all(vfs: &dyn Vfs) -> io::Result<Inspection> {
         inspection.queues.push(QueueContents {
             queue: *queue,
             kind: state.kind,
-            messages: state.ready + state.delayed.len() as u64,
+            messages: state.ready + (state.delayed.len() + state.leased.len()) as u64,
             next: state.next,
         });
     }

@@ -1,17 +1,16 @@
 //! Handing out messages from the head of a queue.
 
-use model::{Message, QueueId, Timestamp};
-use smallvec::SmallVec;
+use model::Message;
 
-use super::commit::lease_timer;
+use super::claims::{claim_timer, end_of, kept};
 use super::entry::Entry;
-use super::event::{Event, Runs, push_run};
+use super::event::{ClaimEvent, Event, Runs, push_run};
 use super::queue::{Locked, Place};
 use super::segment::Freed;
 use super::shared::Shared;
 use crate::error::StoreError;
 use crate::memory::{EXPIRED_PER_LEASE_MAX, no_lease_from_stream, no_queue};
-use crate::pool::{Hold, Lease, LeaseRequest, Leased, Sequences};
+use crate::pool::{Claim, Hold, Lease, LeaseRequest, Leased};
 
 /// Most bytes of a record that a lease may add, its runs aside.
 const RECORD_BYTES: usize = 256;
@@ -34,8 +33,12 @@ struct Handing<'a> {
     bytes: usize,
     /// The last durable message that was handed out.
     last_durable: Option<u64>,
-    /// Taken durable ones.
-    taken: Runs,
+    /// Durable ones that were taken or claimed.
+    recorded: Runs,
+    /// The number of the claim, once it holds something.
+    claim: Option<u64>,
+    /// Whether what is handed out must be reserved before, because whoever gets it does not wait for the disk.
+    reserving: bool,
     freed: Freed,
 }
 
@@ -50,7 +53,8 @@ impl Shared {
         if state.deleted {
             return Err(no_queue(request.queue));
         }
-        state.consumed = true;
+        let reserving = matches!(request.hold, Hold::Take | Hold::UntilSettled);
+        state.consumed |= reserving;
         state.reservation.advance(self.watch.durable());
         let mut handing = Handing {
             shared: self,
@@ -58,11 +62,13 @@ impl Shared {
             lease: Lease::default(),
             bytes: 0,
             last_durable: None,
-            taken: Runs::new(),
+            recorded: Runs::new(),
+            claim: None,
+            reserving,
             freed: Freed::default(),
         };
         handing.hand_out(&mut state);
-        handing.log_taken();
+        handing.record();
         handing.reserve_ahead(&mut state);
         handing.lease.more = state.ready > 0;
         if state.expiring {
@@ -73,28 +79,6 @@ impl Shared {
             self.keeper.ring();
         }
         Ok(handing.lease)
-    }
-
-    pub(crate) fn extend(
-        &self,
-        queue: QueueId,
-        sequences: &Sequences,
-        until: Timestamp,
-    ) -> Result<u64, StoreError> {
-        self.check_alive()?;
-        let found = self.queue(queue).ok_or_else(|| no_queue(queue))?;
-        let mut state = found.lock(&self.resident);
-        let mut extended = 0;
-        for (first, last) in sequences {
-            for entry in state.leased.range_mut(first.0, last.0).filter(|entry| entry.until != 0) {
-                self.timers.remove(&lease_timer(queue, entry));
-                // 0 would be a lease without a deadline.
-                entry.until = until.0.max(1);
-                self.timers.insert(lease_timer(queue, entry));
-                extended += 1;
-            }
-        }
-        Ok(extended)
     }
 }
 
@@ -129,7 +113,7 @@ impl Handing<'_> {
             return Step::Next;
         }
         let expired = head.expires <= self.request.now.0;
-        if head.durable && !expired {
+        if head.durable && !expired && self.reserving {
             if !state.reservation.allows(head.sequence) {
                 self.reserve(state, head.sequence);
                 return Step::Blocked;
@@ -154,22 +138,38 @@ impl Handing<'_> {
 
     fn give(&mut self, state: &mut Locked<'_>, mut entry: Entry, message: Message) {
         match self.request.hold {
-            Hold::Take => {
+            Hold::Take | Hold::TakeDurably => {
                 if entry.durable {
-                    push_run(&mut self.taken, entry.sequence);
+                    push_run(&mut self.recorded, entry.sequence);
                 }
                 self.freed.add(&self.shared.log.segments, entry.position);
                 self.lease.messages.push(entry.leased(message));
                 return;
             }
             Hold::UntilSettled => entry.until = 0,
-            Hold::UntilTime(until) => {
-                entry.until = until.0.max(1);
-                self.shared.timers.insert(lease_timer(self.request.queue, &entry));
-            }
+            Hold::Claim(claim) => self.claim(state, &mut entry, claim),
         }
         self.lease.messages.push(entry.leased(message.clone()));
         self.shared.hold(state, entry, message);
+    }
+
+    fn claim(&mut self, state: &mut Locked<'_>, entry: &mut Entry, claim: Claim) {
+        let until = end_of(claim.until);
+        let claims = state.claims_mut();
+        let number = *self.claim.get_or_insert_with(|| {
+            let number = claims.open(claim.id.to_bits(), self.request.now.0, until);
+            let before = claims.move_end(number, self.request.now.0, until).unwrap_or(until);
+            let (queue, timers) = (self.request.queue, &self.shared.timers);
+            timers.remove(&claim_timer(queue, number, before));
+            timers.insert(claim_timer(queue, number, until));
+            number
+        });
+        claims.add(number, entry.sequence);
+        entry.until = number;
+        entry.expires = kept(entry.expires, until, claim.keep_until.0);
+        if entry.durable {
+            push_run(&mut self.recorded, entry.sequence);
+        }
     }
 
     /// Starts the reservation that the head waits for, if it is not on its way.
@@ -201,14 +201,25 @@ impl Handing<'_> {
         log.finish();
     }
 
-    fn log_taken(&mut self) {
-        if self.taken.is_empty() {
+    /// Records what was taken or claimed.
+    fn record(&mut self) {
+        if self.recorded.is_empty() {
             return;
         }
-        let runs = std::mem::replace(&mut self.taken, SmallVec::new());
+        let runs = std::mem::take(&mut self.recorded);
+        let queue = self.request.queue;
         let mut log = self.shared.log.begin(RECORD_BYTES + runs.len() * 16);
-        log.event(&Event::Ack { queue: self.request.queue, runs });
-        log.finish();
+        let event = match self.request.hold {
+            Hold::Claim(claim) => {
+                let (id, since, until) =
+                    (claim.id.to_bits(), self.request.now.0, end_of(claim.until));
+                let keep_until = claim.keep_until.0;
+                Event::Claim(ClaimEvent { queue, id, since, until, keep_until, runs })
+            }
+            Hold::Take | Hold::TakeDurably | Hold::UntilSettled => Event::Ack { queue, runs },
+        };
+        log.event(&event);
+        self.lease.ticket = log.finish().0;
     }
 }
 

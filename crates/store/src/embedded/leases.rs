@@ -64,6 +64,10 @@ impl Leases {
         while self.window.front().is_some_and(|slot| slot.entry.is_none()) {
             self.window.pop_front();
         }
+        // What is left at the back is the newest lease.
+        while self.window.back().is_some_and(|slot| slot.entry.is_none()) {
+            self.window.pop_back();
+        }
         if self.window.len() > 64 && self.held < self.window.len() / 2 {
             self.window.retain(|slot| slot.entry.is_some());
         }
@@ -84,22 +88,25 @@ impl Leases {
         slot.entry.as_mut()
     }
 
-    /// All leases within the inclusive range.
-    pub(crate) fn range_mut(&mut self, first: u64, last: u64) -> impl Iterator<Item = &mut Entry> {
-        let start = self.index_of(first);
-        let window = self.window.range_mut(start..).take_while(move |slot| slot.sequence <= last);
-        let beside = if first > last { None } else { Some(self.beside.range_mut(first..=last)) };
-        window
-            .filter_map(|slot| slot.entry.as_mut())
-            .chain(beside.into_iter().flatten().map(|it| it.1))
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Entry> {
+        let slot = self.window.get(self.index_of(sequence));
+        let inside = slot.filter(|slot| slot.sequence == sequence);
+        inside.and_then(|slot| slot.entry.as_ref()).or_else(|| self.beside.get(&sequence))
     }
 
-    /// All leases at or after `sequence`, not in order.
-    pub(crate) fn iter_from(&self, sequence: u64) -> impl Iterator<Item = &Entry> {
+    /// The lowest leases at or after `sequence`, at least `count` of them if there are so many, not in order.
+    pub(crate) fn iter_from(&self, sequence: u64, count: usize) -> impl Iterator<Item = &Entry> {
         let window = self.window.range(self.index_of(sequence)..);
         window
             .filter_map(|slot| slot.entry.as_ref())
-            .chain(self.beside.range(sequence..).map(|it| it.1))
+            .take(count)
+            .chain(self.beside.range(sequence..).take(count).map(|it| it.1))
+    }
+
+    pub(crate) fn last(&self) -> Option<u64> {
+        let window = self.window.back().map(|slot| slot.sequence);
+        let beside = self.beside.keys().next_back().copied();
+        window.max(beside)
     }
 
     pub(crate) fn first(&self) -> Option<u64> {

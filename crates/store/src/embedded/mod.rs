@@ -9,15 +9,17 @@
 //! | `record`, `event` | the grammar of the log: one record, and what each kind says |
 //! | `segment` | segment files, their headers, how much of each is needed |
 //! | `log`, `writer` | the end of the log: the buffer commits go to, and group commit |
-//! | `queue`, `entry`, `cold`, `leases` | the index: one queue in memory |
+//! | `queue`, `entry`, `cold`, `leases`, `claims` | the index: one queue in memory |
 //! | `reservation` | what keeps `redelivered` truthful across a crash |
-//! | `commit`, `lease`, `due`, `read`, `load` | the operations |
+//! | `commit`, `remove`, `lease`, `claim`, `due`, `read`, `load` | the operations |
 //! | `timers`, `dedup`, `definitions` | what the pool keeps beside queues |
 //! | `sidecar`, `scan`, `replay`, `recovery` | starting |
 //! | `keeper`, `compaction` | segments made ahead, and space that comes back |
 //! | `damage`, `inspect` | what an operator is told |
 
 mod bytes;
+mod claim;
+mod claims;
 mod cold;
 mod commit;
 mod compaction;
@@ -40,6 +42,7 @@ mod queue;
 mod read;
 mod record;
 mod recovery;
+mod remove;
 mod replay;
 mod reservation;
 mod scan;
@@ -55,7 +58,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use model::{QueueId, Sequence, Timestamp};
+use model::{ClaimId, QueueId, Sequence, Timestamp};
 
 pub use damage::Damage;
 pub use inspect::{Inspection, QueueContents, SegmentContents, inspect, inspect_with};
@@ -65,8 +68,8 @@ pub use vfs::{DirectoryGuard, OsVfs, Vfs, VfsFile};
 
 use crate::error::{ErrorKind, StoreError};
 use crate::pool::{
-    Capabilities, Commit, Due, Lease, LeaseRequest, Pending, Pool, QueueKind, QueueStats,
-    ReadRequest, Receipt, Sequences, Stored,
+    Capabilities, Claim, Claimed, Commit, Due, Extended, Lease, LeaseRequest, Pending, Pool,
+    QueueKind, QueueStats, ReadRequest, Receipt, Stored,
 };
 use crate::watch::Watch;
 use keeper::Keeper;
@@ -264,8 +267,16 @@ impl Pool for Embedded {
         Pending::ready(self.shared.lease(request))
     }
 
-    fn extend(&self, queue: QueueId, sequences: Sequences, until: Timestamp) -> Pending<u64> {
-        Pending::ready(self.shared.extend(queue, &sequences, until))
+    fn extend(&self, queue: QueueId, claim: Claim, now: Timestamp) -> Pending<Extended> {
+        Pending::ready(self.shared.extend(queue, claim, now))
+    }
+
+    fn claimed(&self, queue: QueueId, claim: ClaimId) -> Pending<Option<Claimed>> {
+        Pending::ready(self.shared.claimed(queue, claim))
+    }
+
+    fn newest(&self, queue: QueueId) -> Pending<Option<Stored>> {
+        Pending::ready(self.shared.newest(queue))
     }
 
     fn due(&self, now: Timestamp, messages_max: usize) -> Pending<Due> {

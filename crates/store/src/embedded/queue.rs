@@ -10,8 +10,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{QueueId, Sequence};
+use model::{ClaimId, QueueId, Sequence};
 
+use super::claims::Claims;
 use super::cold::{Cold, ColdList};
 use super::entry::Entry;
 use super::leases::Leases;
@@ -153,6 +154,8 @@ pub(crate) struct QueueState {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) leased: Leases,
     pub(crate) delayed: BTreeMap<u64, Entry>,
+    /// Made with the first claim.
+    pub(crate) claims: Option<Box<Claims>>,
     pub(crate) reservation: Reservation,
     /// Unsettled before a restart, and perhaps delivered: everything below.
     pub(crate) redelivered_before: u64,
@@ -179,6 +182,7 @@ impl QueueState {
             lanes: Vec::new(),
             leased: Leases::default(),
             delayed: BTreeMap::new(),
+            claims: None,
             reservation: Reservation::new(0),
             redelivered_before: 0,
             head_timer: u64::MAX,
@@ -298,6 +302,58 @@ impl QueueState {
         });
         let delayed = self.delayed.keys().next().copied();
         ready.chain(delayed).chain(self.leased.first()).min().unwrap_or(self.next)
+    }
+
+    /// The newest sequence that is still there.
+    pub(crate) fn last(&self) -> Option<u64> {
+        let ready = self.lanes.iter().filter_map(|lane| {
+            let returned = lane.returned.keys().next_back().copied();
+            let hot = lane.hot.back().map(|entry| entry.sequence);
+            let cold = lane.cold.back().map(|cold| cold.sequence);
+            [returned, hot, cold].into_iter().flatten().max()
+        });
+        let delayed = self.delayed.keys().next_back().copied();
+        ready.chain(delayed).chain(self.leased.last()).max()
+    }
+
+    /// Takes a ready message out of its place, wherever in the lanes it is.
+    pub(crate) fn take_ready(&mut self, sequence: u64) -> Option<Entry> {
+        let found = self.lanes.iter_mut().enumerate().find_map(|(priority, lane)| {
+            if let Some(entry) = lane.returned.remove(&sequence) {
+                return Some(entry);
+            }
+            if let Ok(at) = lane.hot.binary_search_by_key(&sequence, |entry| entry.sequence) {
+                // Moves the shorter half; what is resident is bounded by bytes, whatever the backlog.
+                return lane.hot.remove(at);
+            }
+            let priority = u8::try_from(priority).unwrap_or(u8::MAX);
+            lane.cold.remove(sequence).map(|cold| Entry::of_cold(&cold, priority))
+        });
+        let entry = found?;
+        self.ready -= 1;
+        self.ready_bytes -= u64::from(entry.body_len);
+        self.resident -= entry.resident_cost();
+        Some(entry)
+    }
+
+    /// When a ready message expires; `None` if there is none.
+    pub(crate) fn ready_expires(&self, sequence: u64) -> Option<u64> {
+        self.lanes.iter().find_map(|lane| {
+            let hot = lane.hot.binary_search_by_key(&sequence, |entry| entry.sequence);
+            let warm = hot.ok().and_then(|at| lane.hot.get(at));
+            let warm = warm.or_else(|| lane.returned.get(&sequence)).map(|entry| entry.expires);
+            warm.or_else(|| lane.cold.get(sequence).map(|cold| cold.expires))
+        })
+    }
+
+    pub(crate) fn claims_mut(&mut self) -> &mut Claims {
+        self.claims.get_or_insert_default()
+    }
+
+    /// The claim that holds a leased entry.
+    pub(crate) fn claim_of(&self, entry: &Entry) -> Option<ClaimId> {
+        let claims = self.claims.as_ref().filter(|_| entry.until != 0)?;
+        claims.get(entry.until).map(|held| ClaimId::from_bits(held.id))
     }
 
     pub(crate) fn stats(&self) -> QueueStats {

@@ -7,7 +7,7 @@ use super::queue::Locked;
 use super::shared::Shared;
 use crate::error::StoreError;
 use crate::memory::no_queue;
-use crate::pool::{QueueKind, QueueStats, ReadRequest, Stored};
+use crate::pool::{QueueKind, QueueStats, ReadRequest, Stored, Which};
 
 /// What a browse found, not yet loaded.
 struct Found {
@@ -35,14 +35,18 @@ impl Shared {
             let Some((message, enqueued)) = self.message(&entry) else { continue };
             entry.enqueued = enqueued;
             bytes += message.body_len();
-            stored.push(entry.stored(message, not_before, leased));
+            let mut one = entry.stored(message, not_before, leased);
+            one.claim = state.claim_of(&entry).filter(|_| leased);
+            stored.push(one);
         }
         Ok(stored)
     }
 
     fn read_stream(&self, state: &Locked<'_>, request: &ReadRequest) -> Vec<Stored> {
         let mut stored = Vec::new();
-        let Some(lane) = state.lanes.first() else { return stored };
+        let Some(lane) = state.lanes.first().filter(|_| request.which.ready) else {
+            return stored;
+        };
         let (mut from, mut bytes) = (request.from.0, 0);
         let is_full = |stored: &Vec<Stored>, bytes: usize| {
             stored.len() >= request.messages_max
@@ -83,6 +87,15 @@ impl Shared {
         stored
     }
 
+    pub(crate) fn newest(&self, queue: QueueId) -> Result<Option<Stored>, StoreError> {
+        self.check_alive()?;
+        let found = self.queue(queue).ok_or_else(|| no_queue(queue))?;
+        let Some(last) = found.lock(&self.resident).last() else { return Ok(None) };
+        let (from, which) = (Sequence(last), Which::ALL);
+        let request = ReadRequest { queue, which, from, messages_max: 1, bytes_max: usize::MAX };
+        Ok(self.read(&request)?.pop())
+    }
+
     pub(crate) fn sequence_at(
         &self,
         queue: QueueId,
@@ -92,8 +105,9 @@ impl Shared {
         let found = self.queue(queue).ok_or_else(|| no_queue(queue))?;
         let state = found.lock(&self.resident);
         if !state.kind.stream {
+            let (from, messages_max) = (Sequence(0), usize::MAX);
             let request =
-                ReadRequest { queue, from: Sequence(0), messages_max: usize::MAX, bytes_max: 0 };
+                ReadRequest { queue, which: Which::ALL, from, messages_max, bytes_max: 0 };
             for Found { entry, .. } in self::found(&state, &request) {
                 if self.message(&entry).is_some_and(|loaded| loaded.1 >= since.0) {
                     return Ok(Sequence(entry.sequence));
@@ -141,19 +155,26 @@ fn found(state: &Locked<'_>, request: &ReadRequest) -> Vec<Found> {
     let (from, max) = (request.from.0, request.messages_max);
     let mut found = Vec::new();
     let mut ready = |entry: Entry| found.push(Found { entry, not_before: 0, leased: false });
-    for (priority, lane) in state.lanes.iter().enumerate() {
+    let lanes = if request.which.ready { state.lanes.as_slice() } else { &[] };
+    for (priority, lane) in lanes.iter().enumerate() {
         let priority = u8::try_from(priority).unwrap_or(u8::MAX);
         lane.returned.range(from..).take(max).for_each(|it| ready(it.1.clone()));
         let hot = lane.hot.partition_point(|entry| entry.sequence < from);
         lane.hot.range(hot..).take(max).for_each(|entry| ready(entry.clone()));
-        let cold = lane.cold.iter_from(from).take(max);
+        // Everything cold is behind everything hot.
+        let room = max.saturating_sub(lane.hot.len() - hot);
+        let cold = lane.cold.iter_from(from).take(room);
         cold.for_each(|cold| ready(Entry::of_cold(&cold, priority)));
     }
-    for (_, entry) in state.delayed.range(from..).take(max) {
-        found.push(Found { entry: entry.clone(), not_before: entry.until, leased: false });
+    if request.which.delayed {
+        for (_, entry) in state.delayed.range(from..).take(max) {
+            found.push(Found { entry: entry.clone(), not_before: entry.until, leased: false });
+        }
     }
-    for entry in state.leased.iter_from(from) {
-        found.push(Found { entry: entry.clone(), not_before: 0, leased: true });
+    if request.which.leased {
+        for entry in state.leased.iter_from(from, max) {
+            found.push(Found { entry: entry.clone(), not_before: 0, leased: true });
+        }
     }
     found.sort_unstable_by_key(|found| found.entry.sequence);
     found.truncate(max);

@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Dedup = 12,
     /// A message that only gave up its memory; gone after a restart.
     Spill = 13,
+    /// Messages are held by somebody until a time, or longer than before.
+    Claim = 14,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             11 => Self::Undefine,
             12 => Self::Dedup,
             13 => Self::Spill,
+            14 => Self::Claim,
             _ => return None,
         })
     }

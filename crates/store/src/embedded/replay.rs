@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use model::{QueueId, Ticket, Timestamp};
 
+use super::claims::{claim_timer, kept};
 use super::damage::Damage;
 use super::dedup::Dedup;
 use super::definitions::{Defined, Definitions};
 use super::entry::Entry;
-use super::event::{EnqueueMeta, Event, Placed, Runs};
+use super::event::{ClaimEvent, EnqueueMeta, Event, Placed, Runs};
 use super::options::Options;
 use super::queue::QueueState;
 use super::record::{Head, Kind};
@@ -178,6 +179,7 @@ impl Replay {
                 let state = self.provisional(queue);
                 state.redelivered_before = state.redelivered_before.max(up_to);
             }
+            Event::Claim(claim) => self.claim(&claim),
             Event::Define { key } => {
                 self.definitions.insert(key, Defined { value: value.into(), segment });
             }
@@ -190,6 +192,20 @@ impl Replay {
                 }
             }
         }
+    }
+
+    fn claim(&mut self, event: &ClaimEvent) {
+        let ClaimEvent { queue, id, since, until, keep_until, runs } = event;
+        self.each(*queue, runs, |state, mut entry| {
+            let claims = state.claims_mut();
+            let number = claims.open(*id, *since, *until);
+            claims.move_end(number, *since, *until);
+            claims.add(number, entry.sequence);
+            entry.until = number;
+            entry.expires = kept(entry.expires, *until, *keep_until);
+            state.leased.insert(entry);
+            Some(())
+        });
     }
 
     /// Takes all messages of these runs out of a queue; those that `keep` does not put back are settled.
@@ -239,6 +255,8 @@ impl Replay {
                 reason: Reason::Delayed,
                 sequence: entry.sequence,
             }));
+            let claims = state.claims.iter().flat_map(|claims| claims.all());
+            timers.extend(claims.map(|(number, held)| claim_timer(*queue, number, held.until)));
         }
         timers
     }
@@ -257,7 +275,7 @@ impl Replay {
     }
 }
 
-/// Takes the waiting messages of an inclusive range out of a queue that nobody leases from yet.
+/// Takes the messages of an inclusive range out of a queue that only claims lease from yet.
 pub(crate) fn take_where(
     state: &mut QueueState,
     first: u64,
@@ -293,5 +311,11 @@ pub(crate) fn take_where(
         if let Some(entry) = state.take_delayed(sequence) {
             taken(entry);
         }
+    }
+    if let Some(claims) = &mut state.claims {
+        state.leased.take(first, last, |entry| {
+            claims.forget(entry.until, entry.sequence);
+            taken(Entry { until: 0, ..entry });
+        });
     }
 }

@@ -10,8 +10,8 @@ use model::{QueueId, Timestamp};
 pub(crate) enum Reason {
     /// A delayed message becomes ready.
     Delayed,
-    /// A lease ends.
-    Lease,
+    /// A claim ends.
+    Claim,
     /// The head of a lane expires. Kept until it fires, also if the head goes earlier: one look too many.
     Head,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Timer {
     pub(crate) at: u64,
     pub(crate) queue: QueueId,
     pub(crate) reason: Reason,
-    /// 0 for heads.
+    /// The number of the claim, for claims; 0 for heads.
     pub(crate) sequence: u64,
 }
 

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use model::{Message, Sequence, Timestamp};
+use model::{ClaimId, Message, Sequence, Timestamp};
 
 use super::{EXPIRED_PER_LEASE_MAX, takes};
 use crate::pool::{
-    Hold, Lease, LeaseRequest, Leased, QueueKind, QueueStats, ReadRequest, Sequences, Settlement,
-    Stored, Target,
+    Claim, Claimed, Condition, Hold, Lease, LeaseRequest, Leased, QueueKind, QueueStats,
+    ReadRequest, Removal, Sequences, Settlement, Stored, Target,
 };
 
 #[derive(Debug)]
@@ -19,6 +19,14 @@ pub(super) struct Queue {
     messages: BTreeMap<u64, Entry>,
     /// Highest priority first, then by sequence.
     ready: BTreeSet<(Reverse<u8>, u64)>,
+    claims: BTreeMap<ClaimId, Span>,
+}
+
+/// From when to when a claim holds.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    since: Timestamp,
+    until: Timestamp,
 }
 
 #[derive(Debug)]
@@ -37,7 +45,7 @@ struct Entry {
 enum State {
     Ready,
     Delayed(Timestamp),
-    Leased(Option<Timestamp>),
+    Leased(Option<ClaimId>),
 }
 
 impl Entry {
@@ -48,6 +56,34 @@ impl Entry {
             delivery_count: self.delivery_count,
             redelivered: self.redelivered,
             expires: self.expires,
+            enqueued: self.enqueued,
+        }
+    }
+
+    fn stored(&self, sequence: u64) -> Stored {
+        Stored {
+            sequence: Sequence(sequence),
+            message: self.message.clone(),
+            enqueued: self.enqueued,
+            expires: self.expires,
+            not_before: self.not_before,
+            delivery_count: self.delivery_count,
+            leased: matches!(self.state, State::Leased(_)),
+            claim: self.claim(),
+        }
+    }
+
+    fn claim(&self) -> Option<ClaimId> {
+        match self.state {
+            State::Leased(claim) => claim,
+            State::Ready | State::Delayed(_) => None,
+        }
+    }
+
+    /// A message that is claimed does not expire before its claim ends.
+    fn keep(&mut self, claim: Claim) {
+        if self.expires.is_some_and(|expires| expires < claim.until) {
+            self.expires = Some(claim.keep_until);
         }
     }
 
@@ -62,10 +98,11 @@ fn range((first, last): (Sequence, Sequence)) -> Option<RangeInclusive<u64>> {
 
 impl Queue {
     pub(super) fn new(kind: QueueKind) -> Self {
-        Self { kind, next: 0, messages: BTreeMap::new(), ready: BTreeSet::new() }
+        let (messages, ready, claims) = Default::default();
+        Self { kind, next: 0, messages, ready, claims }
     }
 
-    pub(super) fn enqueue(&mut self, message: Message, target: Target, now: Timestamp) {
+    pub(super) fn enqueue(&mut self, message: Message, target: Target, now: Timestamp) -> Sequence {
         let sequence = self.next;
         self.next += 1;
         let not_before = target.not_before.filter(|when| *when > now && !self.kind.stream);
@@ -83,6 +120,7 @@ impl Queue {
             self.ready.insert((Reverse(entry.priority), sequence));
         }
         self.messages.insert(sequence, entry);
+        Sequence(sequence)
     }
 
     pub(super) fn lease(&mut self, request: &LeaseRequest) -> Lease {
@@ -94,17 +132,22 @@ impl Queue {
         {
             let Some((_, sequence)) = self.ready.pop_first() else { break };
             let Some(entry) = self.messages.get_mut(&sequence) else { continue };
-            let leased = entry.leased(sequence);
             if entry.expired(request.now) {
+                lease.expired.push(entry.leased(sequence));
                 entry.state = State::Leased(None);
-                lease.expired.push(leased);
                 continue;
             }
-            bytes += leased.message.body_len();
+            bytes += entry.message.body_len();
             entry.state = match request.hold {
-                Hold::UntilTime(deadline) => State::Leased(Some(deadline)),
-                Hold::Take | Hold::UntilSettled => State::Leased(None),
+                Hold::Claim(claim) => {
+                    entry.keep(claim);
+                    let span = Span { since: request.now, until: claim.until };
+                    self.claims.insert(claim.id, span);
+                    State::Leased(Some(claim.id))
+                }
+                Hold::Take | Hold::TakeDurably | Hold::UntilSettled => State::Leased(None),
             };
+            let leased = entry.leased(sequence);
             if takes(request.hold) {
                 self.messages.remove(&sequence);
             }
@@ -119,9 +162,7 @@ impl Queue {
             let held: Vec<u64> = self.held(range);
             for sequence in held {
                 match settlement {
-                    Settlement::Ack => {
-                        self.messages.remove(&sequence);
-                    }
+                    Settlement::Ack => self.forget(sequence),
                     Settlement::Release { not_before, counted } => {
                         self.release(sequence, not_before.filter(|when| *when > now), counted);
                     }
@@ -140,6 +181,7 @@ impl Queue {
 
     fn release(&mut self, sequence: u64, not_before: Option<Timestamp>, counted: bool) {
         let Some(entry) = self.messages.get_mut(&sequence) else { return };
+        let claim = entry.claim();
         entry.redelivered = true;
         entry.delivery_count += u32::from(counted);
         entry.not_before = not_before;
@@ -147,19 +189,78 @@ impl Queue {
         if entry.state == State::Ready {
             self.ready.insert((Reverse(entry.priority), sequence));
         }
+        self.tidy_claim(claim);
     }
 
-    pub(super) fn extend(&mut self, sequences: &Sequences, until: Timestamp) -> u64 {
-        let mut extended = 0;
-        for range in sequences.iter().copied().filter_map(range) {
-            for (_, entry) in self.messages.range_mut(range) {
-                if let State::Leased(Some(deadline)) = &mut entry.state {
-                    *deadline = until;
-                    extended += 1;
-                }
+    fn forget(&mut self, sequence: u64) {
+        let Some(entry) = self.messages.remove(&sequence) else { return };
+        self.ready.remove(&(Reverse(entry.priority), sequence));
+        self.tidy_claim(entry.claim());
+    }
+
+    /// A claim that holds nothing any more is none.
+    fn tidy_claim(&mut self, claim: Option<ClaimId>) {
+        if let Some(claim) = claim
+            && self.held_by(claim).is_empty()
+        {
+            self.claims.remove(&claim);
+        }
+    }
+
+    fn held_by(&self, claim: ClaimId) -> Vec<u64> {
+        let held = self.messages.iter().filter(|(_, entry)| entry.claim() == Some(claim));
+        held.map(|(sequence, _)| *sequence).collect()
+    }
+
+    pub(super) fn extend(&mut self, claim: Claim, now: Timestamp) -> u64 {
+        let Some(span) = self.claims.get_mut(&claim.id) else { return 0 };
+        *span = Span { since: now, until: claim.until };
+        let held = self.held_by(claim.id);
+        for sequence in &held {
+            if let Some(entry) = self.messages.get_mut(sequence) {
+                entry.keep(claim);
             }
         }
-        extended
+        held.len() as u64
+    }
+
+    pub(super) fn claimed(&self, claim: ClaimId) -> Option<Claimed> {
+        let Span { since, until } = *self.claims.get(&claim)?;
+        let held = self.messages.iter().filter(|(_, entry)| entry.claim() == Some(claim));
+        let messages = held.map(|(sequence, entry)| entry.stored(*sequence)).collect();
+        Some(Claimed { since, until, messages })
+    }
+
+    pub(super) fn end_claim(&mut self, claim: ClaimId) {
+        for sequence in self.held_by(claim) {
+            self.release(sequence, None, true);
+        }
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        sequence: Sequence,
+        condition: Condition,
+        now: Timestamp,
+    ) -> Removal {
+        let Some(entry) = self.messages.get(&sequence.0) else { return Removal::Missing };
+        let leased = matches!(entry.state, State::Leased(_));
+        if !leased && entry.expired(now) {
+            return Removal::Missing;
+        }
+        let claim = entry.claim();
+        match condition {
+            Condition::Unheld if leased => return Removal::Held,
+            Condition::HeldBy(_) if !leased => return Removal::NotHeld,
+            Condition::HeldBy(id) if claim != Some(id) => return Removal::Held,
+            Condition::Unheld | Condition::HeldBy(_) | Condition::Always => {}
+        }
+        self.forget(sequence.0);
+        Removal::Removed
+    }
+
+    pub(super) fn newest(&self) -> Option<Stored> {
+        self.messages.last_key_value().map(|(sequence, entry)| entry.stored(*sequence))
     }
 
     /// Makes ready what waited for a time that has come; whether there was any.
@@ -169,7 +270,9 @@ impl Queue {
         for (sequence, entry) in &self.messages {
             match entry.state {
                 State::Delayed(when) if when <= now => delayed.push(*sequence),
-                State::Leased(Some(deadline)) if deadline <= now => ended.push(*sequence),
+                State::Leased(Some(claim)) if self.ends(claim) <= Some(now) => {
+                    ended.push(*sequence);
+                }
                 State::Ready | State::Delayed(_) | State::Leased(_) => {}
             }
         }
@@ -185,6 +288,10 @@ impl Queue {
             self.release(sequence, None, true);
         }
         woken
+    }
+
+    fn ends(&self, claim: ClaimId) -> Option<Timestamp> {
+        self.claims.get(&claim).map(|span| span.until)
     }
 
     /// Leases expired messages from the head of every priority.
@@ -218,7 +325,7 @@ impl Queue {
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let waits = self.messages.values().filter_map(|entry| match entry.state {
             State::Delayed(when) => Some(when),
-            State::Leased(deadline) => deadline,
+            State::Leased(claim) => claim.and_then(|claim| self.ends(claim)),
             State::Ready => None,
         });
         waits.chain(self.heads().filter_map(|(_, entry)| entry.expires)).min()
@@ -228,21 +335,21 @@ impl Queue {
         let mut found = Vec::new();
         let mut bytes = 0;
         for (sequence, entry) in self.messages.range(request.from.0..) {
+            let asked = match entry.state {
+                State::Ready => request.which.ready,
+                State::Delayed(_) => request.which.delayed,
+                State::Leased(_) => request.which.leased,
+            };
+            if !asked {
+                continue;
+            }
             if found.len() >= request.messages_max
                 || (bytes >= request.bytes_max && !found.is_empty())
             {
                 break;
             }
             bytes += entry.message.body_len();
-            found.push(Stored {
-                sequence: Sequence(*sequence),
-                message: entry.message.clone(),
-                enqueued: entry.enqueued,
-                expires: entry.expires,
-                not_before: entry.not_before,
-                delivery_count: entry.delivery_count,
-                leased: matches!(entry.state, State::Leased(_)),
-            });
+            found.push(entry.stored(*sequence));
         }
         found
     }

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{DedupId, QueueId, Sequence, Timestamp};
+use model::{ClaimId, DedupId, QueueId, Sequence, Timestamp};
 use proptest::prelude::*;
 use store::embedded::{Embedded, Options};
 use store::{
-    Change, Commit, Hold, LeaseRequest, Leased, Memory, Pool, QueueKind, ReadRequest, Settlement,
-    Target, Targets,
+    Change, Claim, Commit, Condition, Extended, Hold, LeaseRequest, Leased, Memory, Pool,
+    QueueKind, ReadRequest, Removal, Settlement, Target, Targets, Which,
 };
 use testkit::disk::SimDisk;
 use testkit::store::{Store, message, runs, wait};
@@ -20,11 +20,17 @@ const PLAIN: QueueId = QueueId(1);
 const PRIORITY: QueueId = QueueId(2);
 const STREAM: QueueId = QueueId(3);
 
+/// Holders of claims.
+const CLAIMS: u8 = 3;
+
 #[derive(Debug, Clone)]
 enum Op {
     Publish { queues: u8, priority: u8, size: usize, delay: Option<u64>, ttl: Option<u64> },
     PublishOnce { id: u8 },
     Lease { priority_queue: bool, count: usize, hold: u8 },
+    Extend { priority_queue: bool, claim: u8 },
+    EndClaim { priority_queue: bool, claim: u8 },
+    Remove { priority_queue: bool, nth: Vec<usize>, condition: u8 },
     Settle { nth: Vec<usize>, how: u8 },
     Due { pass: u64, count: usize },
     Purge { priority_queue: bool },
@@ -42,7 +48,14 @@ fn op() -> impl Strategy<Value = Op> {
                 Op::Publish { queues, priority, size, delay, ttl }
             }),
         1 => (0..4_u8).prop_map(|id| Op::PublishOnce { id }),
-        5 => (any::<bool>(), 1..9_usize, 0..3_u8)
+        1 => (any::<bool>(), 0..CLAIMS)
+            .prop_map(|(priority_queue, claim)| Op::Extend { priority_queue, claim }),
+        1 => (any::<bool>(), 0..CLAIMS)
+            .prop_map(|(priority_queue, claim)| Op::EndClaim { priority_queue, claim }),
+        2 => (any::<bool>(), prop::collection::vec(0..40_usize, 1..5), 0..CLAIMS + 2).prop_map(
+            |(priority_queue, nth, condition)| Op::Remove { priority_queue, nth, condition }
+        ),
+        5 => (any::<bool>(), 1..9_usize, 0..3 + CLAIMS)
             .prop_map(|(priority_queue, count, hold)| Op::Lease { priority_queue, count, hold }),
         5 => (prop::collection::vec(0..40_usize, 1..8), 0..4_u8)
             .prop_map(|(nth, how)| Op::Settle { nth, how }),
@@ -102,7 +115,8 @@ impl<S: Store> Side<S> {
             let messages_max = request.messages_max - whole.0.len();
             let lease = wait(self.store.lease(LeaseRequest { messages_max, ..request }));
             let lease = lease.expect("accepted");
-            let held = !matches!(request.hold, Hold::Take);
+            // Claims are settled as such.
+            let held = matches!(request.hold, Hold::UntilSettled);
             whole.0.extend(self.note(request.queue, &lease.messages, held));
             whole.1.extend(self.note(request.queue, &lease.expired, true));
             whole.2 = lease.more;
@@ -114,16 +128,60 @@ impl<S: Store> Side<S> {
         }
     }
 
-    fn browse(&self, queue: QueueId, skip: usize, count: usize) -> Vec<String> {
+    /// Sequences by number, in the order of the queue.
+    fn sequences(&self, queue: QueueId) -> Vec<(u32, Sequence)> {
+        let (from, which) = (Sequence(0), Which::ALL);
+        let request = ReadRequest { queue, which, from, messages_max: 1000, bytes_max: usize::MAX };
+        let read = wait(self.store.read(request)).expect("read");
+        read.iter().map(|stored| (number(stored.message.body()), stored.sequence)).collect()
+    }
+
+    fn remove(
+        &mut self,
+        queue: QueueId,
+        numbers: &[u32],
+        condition: Condition,
+        now: Timestamp,
+    ) -> Vec<Removal> {
+        let there: BTreeMap<u32, Sequence> = self.sequences(queue).into_iter().collect();
+        let sequences = numbers.iter().map(|number| there[number]).collect();
+        let changes = vec![Change::Remove { queue, sequences, condition }];
+        let commit = Commit { changes, now, ..Commit::default() };
+        let removals = wait(self.store.commit(commit)).expect("accepted").removals;
+        for (number, removal) in numbers.iter().zip(&removals) {
+            if *removal == Removal::Removed {
+                self.held.remove(&(queue, *number));
+            }
+        }
+        removals
+    }
+
+    fn claims(&self, queue: QueueId) -> Vec<Option<String>> {
+        let claimed = |id| wait(self.store.claimed(queue, claim_id(id))).expect("there");
+        let describe = |id| {
+            let claimed = claimed(id)?;
+            let numbers: Vec<u32> =
+                claimed.messages.iter().map(|stored| number(stored.message.body())).collect();
+            Some(format!("{:?} {:?} {numbers:?}", claimed.since, claimed.until))
+        };
+        (0..CLAIMS).map(describe).collect()
+    }
+
+    fn newest(&self, queue: QueueId) -> Option<u32> {
+        let newest = wait(self.store.newest(queue)).expect("there");
+        newest.map(|stored| number(stored.message.body()))
+    }
+
+    fn browse(&self, queue: QueueId, which: Which, skip: usize, count: usize) -> Vec<String> {
         let from = Sequence(0);
         let request =
-            ReadRequest { queue, from, messages_max: skip + count, bytes_max: usize::MAX };
+            ReadRequest { queue, which, from, messages_max: skip + count, bytes_max: usize::MAX };
         let read = wait(self.store.read(request)).expect("read");
         let describe = |stored: &store::Stored| {
             let number = number(stored.message.body());
             let sequence = (queue == STREAM).then_some(stored.sequence);
             let times = (stored.enqueued, stored.expires, stored.not_before);
-            let leased = (stored.delivery_count, stored.leased);
+            let leased = (stored.delivery_count, stored.leased, stored.claim);
             format!("{number} {sequence:?} {times:?} {leased:?}")
         };
         read.iter().skip(skip).map(describe).collect()
@@ -133,6 +191,14 @@ impl<S: Store> Side<S> {
         let stats = wait(self.store.stats(queue)).expect("there");
         (stats.ready, stats.ready_bytes, stats.leased, stats.delayed)
     }
+}
+
+fn claim_id(number: u8) -> ClaimId {
+    ClaimId::from_bits(u128::from(number) + 1)
+}
+
+fn priority(yes: bool) -> QueueId {
+    if yes { PRIORITY } else { PLAIN }
 }
 
 struct Pair {
@@ -203,15 +269,30 @@ impl Pair {
             Op::Lease { priority_queue, count, hold } => {
                 let hold = match hold {
                     0 => Hold::Take,
-                    1 => Hold::UntilTime(self.now.after_ms(25)),
-                    _ => Hold::UntilSettled,
+                    1 => Hold::TakeDurably,
+                    2 => Hold::UntilSettled,
+                    claim => Hold::Claim(self.claim(claim - 3)),
                 };
-                self.lease(if priority_queue { PRIORITY } else { PLAIN }, count, hold);
+                self.lease(priority(priority_queue), count, hold);
+            }
+            Op::Extend { priority_queue, claim } => {
+                let (queue, claim, now) = (priority(priority_queue), self.claim(claim), self.now);
+                let count = |extended: Extended| extended.messages;
+                let expected = wait(self.memory.store.extend(queue, claim, now)).map(count);
+                let got = wait(self.embedded().store.extend(queue, claim, now)).map(count);
+                assert_eq!(got.expect("accepted"), expected.expect("accepted"));
+            }
+            Op::EndClaim { priority_queue, claim } => {
+                let (queue, claim) = (priority(priority_queue), claim_id(claim));
+                self.commit(vec![Change::EndClaim { queue, claim }]);
+            }
+            Op::Remove { priority_queue, nth, condition } => {
+                self.remove(priority(priority_queue), &nth, condition);
             }
             Op::Settle { nth, how } => self.settle(&nth, how),
             Op::Due { pass, count } => self.due(pass, count),
             Op::Purge { priority_queue } => {
-                let queue = if priority_queue { PRIORITY } else { PLAIN };
+                let queue = priority(priority_queue);
                 self.commit(vec![Change::Purge { queue }]);
             }
             Op::Trim { nth } => {
@@ -221,12 +302,34 @@ impl Pair {
             }
             Op::Browse { queue, from, count } => {
                 let queue = [PLAIN, PRIORITY, STREAM][usize::from(queue)];
-                let expected = self.memory.browse(queue, from, count);
-                assert_eq!(self.embedded().browse(queue, from, count), expected);
+                let which = Which { ready: count % 2 == 0, delayed: count % 3 == 0, leased: true };
+                for which in [which, Which::ALL] {
+                    let expected = self.memory.browse(queue, which, from, count);
+                    assert_eq!(self.embedded().browse(queue, which, from, count), expected);
+                }
             }
             Op::Drive => self.embedded().store.drive(),
             Op::Restart => self.restart(),
         }
+    }
+
+    fn claim(&self, number: u8) -> Claim {
+        let until = self.now.after_ms(25);
+        Claim { id: claim_id(number), until, keep_until: until.after_ms(10) }
+    }
+
+    fn remove(&mut self, queue: QueueId, nth: &[usize], condition: u8) {
+        let there = self.memory.sequences(queue);
+        let numbers: Vec<u32> =
+            nth.iter().filter_map(|nth| there.get(*nth)).map(|it| it.0).collect();
+        let condition = match condition {
+            0 => Condition::Unheld,
+            1 => Condition::Always,
+            claim => Condition::HeldBy(claim_id(claim - 2)),
+        };
+        let now = self.now;
+        let expected = self.memory.remove(queue, &numbers, condition, now);
+        assert_eq!(self.embedded().remove(queue, &numbers, condition, now), expected);
     }
 
     fn lease(&mut self, queue: QueueId, messages_max: usize, hold: Hold) {
@@ -291,8 +394,9 @@ impl Pair {
         self.disk = self.disk.killed();
         self.embedded = Some(Side { store: open(&self.disk), held: BTreeMap::new() });
         let release = Settlement::Release { not_before: None, counted: false };
-        for queue in [PLAIN, PRIORITY] {
-            let sequences = [(Sequence(0), Sequence(u64::MAX))].into_iter().collect();
+        // Claims stay as they are.
+        for ((queue, _), sequence) in &self.memory.held {
+            let (queue, sequences) = (*queue, runs(&[sequence.0]));
             let change = Change::Settle { queue, sequences, settlement: release };
             self.memory.commit(vec![change], self.now);
         }
@@ -305,6 +409,9 @@ impl Pair {
         for queue in [PLAIN, PRIORITY, STREAM] {
             let expected = self.memory.counters(queue);
             assert_eq!(self.embedded().counters(queue), expected, "{queue:?}");
+            let expected = (self.memory.newest(queue), self.memory.claims(queue));
+            let embedded = self.embedded();
+            assert_eq!((embedded.newest(queue), embedded.claims(queue)), expected, "{queue:?}");
         }
     }
 }

@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use model::{DedupId, Message, QueueId, Ticket, Timestamp};
+use model::{ClaimId, DedupId, Message, QueueId, Sequence, Ticket, Timestamp};
 use store::embedded::Embedded;
 use store::{
-    Catalog, Change, Commit, Definition, DefinitionChange, Hold, LeaseRequest, Leased, Pool,
-    Receipt, Settlement, StoreError, Target, Targets,
+    Catalog, Change, Claim, Commit, Condition, Definition, DefinitionChange, Hold, LeaseRequest,
+    Leased, Pool, ReadRequest, Receipt, Removal, Settlement, StoreError, Target, Targets, Which,
 };
 use testkit::random::Random;
 use testkit::store::{DURABLE, message, runs, wait};
@@ -31,10 +31,22 @@ struct Known {
     gone: Gone,
     delivered: bool,
     held: Option<u64>,
+    claim: Option<Claimed>,
     /// Counted releases asked for, with their tickets.
     counted: Vec<Ticket>,
     /// Went into other queues with the same commit.
     siblings: Vec<Name>,
+}
+
+/// A message that somebody claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claimed {
+    sequence: u64,
+    id: ClaimId,
+    until: Timestamp,
+    /// The earliest end that it was ever given: nobody knows which of them are durable.
+    least: Timestamp,
+    ticket: Ticket,
 }
 
 /// Queue, then number of the message, which grows with time.
@@ -102,6 +114,8 @@ impl World {
             10 => self.lease(store, random, true),
             11..14 => self.settle(store, random),
             14..16 => store.drive_writer(),
+            16 if random.chance(1, 4) => self.claim(store, random),
+            16 if random.chance(1, 4) => self.change_claim(store, random),
             16 if random.chance(1, 2) => store.drive(),
             16 => store.drive_keeper(),
             17 => self.define(store, random),
@@ -174,6 +188,7 @@ impl World {
                     gone: Gone::No,
                     delivered: false,
                     held: None,
+                    claim: None,
                     counted: Vec::new(),
                     siblings,
                 };
@@ -209,6 +224,7 @@ impl World {
         let known = self.messages.get_mut(&(queue, number));
         let known = known.unwrap_or_else(|| panic!("{why}: {number} of {queue} is made up"));
         assert_eq!(known.held, None, "{why}: {number} of {queue} is in two leases");
+        assert_eq!(known.claim, None, "{why}: {number} of {queue} is leased and claimed");
         assert_eq!(known.gone, Gone::No, "{why}: {number} of {queue} was settled");
         let lied = known.delivered && !leased.redelivered;
         assert!(!lied, "{why}: {number} of {queue} came again as if for the first time");
@@ -245,13 +261,78 @@ impl World {
         }
     }
 
+    fn claim(&mut self, store: &Embedded, random: &mut Random) {
+        let queue = 1 + random.below(QUEUES);
+        let id = ClaimId::from_bits(u128::from(self.next));
+        self.next += 1;
+        let until = self.now.after_ms(1 + random.below(400));
+        let hold = Hold::Claim(Claim { id, until, keep_until: until });
+        let Ok(lease) = wait(store.lease(self.request(queue, 1 + random.index(8), hold))) else {
+            return;
+        };
+        for leased in &lease.messages {
+            let known = self.delivered(queue, leased, "live");
+            // Who claims tells nobody before it is durable.
+            known.delivered = leased.redelivered;
+            let (sequence, ticket) = (leased.sequence.0, lease.ticket);
+            known.claim = Some(Claimed { sequence, id, until, least: until, ticket });
+        }
+    }
+
+    /// Extends, ends or empties a claim.
+    fn change_claim(&mut self, store: &Embedded, random: &mut Random) {
+        let claimed: Vec<(Name, Claimed)> =
+            self.messages.iter().filter_map(|(name, it)| Some((*name, it.claim?))).collect();
+        if claimed.is_empty() {
+            return;
+        }
+        let (name, chosen) = claimed[random.index(claimed.len())];
+        let (queue, id) = (QueueId(name.0), chosen.id);
+        let all = claimed.iter().filter(|(_, claim)| claim.id == id).map(|it| it.0);
+        match random.below(3) {
+            0 => {
+                let until = self.now.after_ms(100 + random.below(400));
+                let claim = Claim { id, until, keep_until: until };
+                let Ok(extended) = wait(store.extend(queue, claim, self.now)) else { return };
+                assert_eq!(extended.messages, all.clone().count() as u64);
+                for name in all {
+                    let claim = self.messages.get_mut(&name).and_then(|it| it.claim.as_mut());
+                    let claim = claim.expect("it is claimed");
+                    claim.until = until;
+                    claim.least = claim.least.min(until);
+                }
+            }
+            1 => {
+                let change = Change::EndClaim { queue, claim: id };
+                let Ok(receipt) = self.commit(store, vec![change]) else { return };
+                for name in all {
+                    let known = self.messages.get_mut(&name).expect("it is claimed");
+                    known.claim = None;
+                    known.counted.push(receipt.ticket);
+                }
+            }
+            _ => {
+                let sequences = [Sequence(chosen.sequence)].into();
+                let condition = Condition::HeldBy(id);
+                let change = Change::Remove { queue, sequences, condition };
+                let Ok(receipt) = self.commit(store, vec![change]) else { return };
+                assert_eq!(receipt.removals, [Removal::Removed]);
+                let known = self.messages.get_mut(&name).expect("it is claimed");
+                (known.claim, known.gone) = (None, Gone::Asked(receipt.ticket));
+                // If that is undone, the claim ends in its time.
+                known.counted.push(Ticket(u64::MAX));
+            }
+        }
+    }
+
     fn purge(&mut self, store: &Embedded, random: &mut Random) {
         let queue = 1 + random.below(QUEUES);
         let changes = vec![Change::Purge { queue: QueueId(queue) }];
         let Ok(receipt) = self.commit(store, changes) else { return };
         let within = (queue, 0)..(queue + 1, 0);
         for (_, known) in self.messages.range_mut(within) {
-            if known.held.is_none() && known.gone == Gone::No {
+            let held = known.held.is_some() || known.claim.is_some();
+            if !held && known.gone == Gone::No {
                 known.gone = Gone::Asked(receipt.ticket);
             }
         }
@@ -270,9 +351,14 @@ impl World {
 
     fn pass_time(&mut self, store: &Embedded, random: &mut Random) {
         self.now = self.now.after_ms(random.below(30));
-        // Nothing here expires or has a deadline, so nothing is handed out.
+        // Nothing here expires, so nothing is handed out.
         if let Ok(due) = wait(store.due(self.now, 10)) {
             assert!(due.expired.is_empty());
+            let (now, end) = (self.now, Ticket(u64::MAX));
+            for known in self.messages.values_mut() {
+                let ended = known.claim.take_if(|claim| claim.until <= now);
+                known.counted.extend(ended.map(|_| end));
+            }
         }
     }
 
@@ -280,6 +366,7 @@ impl World {
     pub(crate) fn check(&mut self, store: &Embedded, durable: Ticket, why: &str) {
         self.now = self.now.after_ms(100);
         wait(store.due(self.now, 100)).expect("accepted");
+        self.check_claims(store, durable, why);
         let found = self.drain(store, why);
         for (name, known) in &self.messages {
             let confirmed = known.persistent && known.enqueued <= durable;
@@ -310,6 +397,39 @@ impl World {
         self.check_definitions(store, durable, why);
         self.check_dedup(store, durable, why);
         self.go_on_with(&found);
+    }
+
+    /// A durable claim holds what it held, until its time; then all claims end, so that everything can be leased.
+    fn check_claims(&mut self, store: &Embedded, durable: Ticket, why: &str) {
+        let mut claims = BTreeMap::new();
+        for queue in (1..=QUEUES).map(QueueId) {
+            let which = Which { leased: true, ready: false, delayed: false };
+            let (from, messages_max, bytes_max) = (Sequence(0), 100_000, usize::MAX);
+            let request = ReadRequest { queue, which, from, messages_max, bytes_max };
+            for stored in wait(store.read(request)).expect("the queue is there") {
+                let number = number_of(&stored.message, why);
+                let claim = stored.claim.expect("nothing else is leased after a start");
+                claims.insert((queue.0, number), claim);
+            }
+        }
+        for (name, known) in &mut self.messages {
+            let found = claims.get(name);
+            let claim = known.claim.take();
+            let sure = claim.filter(|claim| claim.ticket <= durable && known.persistent);
+            if let Some(claim) = sure.filter(|claim| claim.least > self.now) {
+                assert_eq!(found, Some(&claim.id), "{why}: {name:?} lost its claim");
+            }
+            known.delivered |= sure.is_some();
+            match (claim, found) {
+                (Some(claim), Some(id)) if claim.id == *id => known.counted.push(Ticket::NONE),
+                (Some(_), _) | (None, Some(_)) => known.counted.push(Ticket(u64::MAX)),
+                (None, None) => {}
+            }
+        }
+        for ((queue, _), claim) in claims {
+            let change = Change::EndClaim { queue: QueueId(queue), claim };
+            self.commit(store, vec![change]).expect("accepted");
+        }
     }
 
     /// Leases everything there is.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{QueueId, Sequence, Timestamp};
-use store::{Change, ErrorKind, Hold, LeaseRequest, ReadRequest};
+use store::{Change, ErrorKind, Hold, LeaseRequest, ReadRequest, Which};
 
 use crate::store::{STREAM, Store, Talk, enqueue, text, wait};
 
@@ -87,7 +87,7 @@ pub fn a_stream_read_stops_after_the_bytes(store: &dyn Store) {
 
     for (bytes_max, expected) in [(0, 1), (100, 1), (101, 2), (1000, 5)] {
         let (queue, from) = (QueueId(1), Sequence(0));
-        let request = ReadRequest { queue, from, messages_max: 100, bytes_max };
+        let request = ReadRequest { queue, which: Which::ALL, from, messages_max: 100, bytes_max };
         assert_eq!(wait(store.read(request)).expect("read").len(), expected, "{bytes_max} bytes");
     }
 }

@@ -1,9 +1,9 @@
-//! Delays, expiry and leases with a deadline.
+//! Delays and expiry.
 
 use model::{QueueId, Timestamp};
 use store::{Due, Hold, Settlement, Target};
 
-use crate::store::{DURABLE, Store, Talk, ack, enqueue, enqueue_to, runs, settle, text, to, wait};
+use crate::store::{DURABLE, Store, Talk, ack, enqueue, enqueue_to, settle, text, to, wait};
 
 fn due(talk: &Talk<'_>, count: usize) -> Due {
     wait(talk.store.due(talk.now, count)).expect("accepted")
@@ -115,57 +115,6 @@ pub fn due_reports_no_more_than_asked(store: &dyn Store) {
     assert_eq!((first.expired.len(), second.expired.len()), (3, 1));
     assert!(first.next.is_some_and(|next| next <= talk.now));
     assert_eq!(second.next, None);
-}
-
-/// Ready again, in its place, redelivered and counted.
-pub fn a_lease_until_a_time_ends_counted(store: &dyn Store) {
-    let mut talk = Talk::new(store);
-    talk.create(1, DURABLE);
-    talk.commit([enqueue(1, "a"), enqueue(1, "b")]);
-    talk.lease_held(1, 1, Hold::UntilTime(Timestamp(2000)));
-    assert_eq!(due(&talk, 10).next, Some(Timestamp(2000)));
-
-    talk.now = Timestamp(2000);
-    assert_eq!(due(&talk, 10).ready, [QueueId(1)]);
-
-    let lease = talk.lease(1, 10);
-    assert_eq!(text(&lease.messages[0].message), "a");
-    assert_eq!((lease.messages[0].delivery_count, lease.messages[0].redelivered), (1, true));
-}
-
-/// Only leases with a deadline that still hold count.
-pub fn a_lease_can_be_extended(store: &dyn Store) {
-    let mut talk = Talk::new(store);
-    talk.create(1, DURABLE);
-    talk.commit(["a", "b", "c"].map(|body| enqueue(1, body)));
-    let held = talk.lease_held(1, 2, Hold::UntilTime(Timestamp(2000)));
-    let forever = talk.lease_sequences(1, 1);
-    let sequences = [held.messages[0].sequence.0, forever[0], 999];
-
-    let extended = wait(store.extend(QueueId(1), runs(&sequences), Timestamp(4000)));
-
-    assert_eq!(extended.expect("accepted"), 1);
-    talk.now = Timestamp(2000);
-    due(&talk, 10);
-    assert_eq!((talk.stats(1).ready, talk.stats(1).leased), (1, 2));
-    talk.now = Timestamp(4000);
-    due(&talk, 10);
-    assert_eq!((talk.stats(1).ready, talk.stats(1).leased), (2, 1));
-}
-
-/// Its time may come, nothing happens.
-pub fn a_settled_lease_does_not_end_again(store: &dyn Store) {
-    let mut talk = Talk::new(store);
-    talk.create(1, DURABLE);
-    talk.commit([enqueue(1, "a")]);
-    let held = talk.lease_held(1, 1, Hold::UntilTime(Timestamp(2000)));
-
-    talk.commit([ack(1, &[held.messages[0].sequence.0])]);
-
-    talk.now = Timestamp(2000);
-    let due = due(&talk, 10);
-    assert!(due.ready.is_empty());
-    assert_eq!((due.next, talk.stats(1).ready), (None, 0));
 }
 
 /// The earliest of all that waits.
