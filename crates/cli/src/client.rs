@@ -2,9 +2,8 @@
 
 mod happened;
 mod session;
-mod transport;
 mod uri;
 
 pub(crate) use happened::{Happened, Received};
 pub(crate) use session::Session;
-pub(crate) use uri::Uri;
+pub(crate) use uri::{Uri, split_place};

@@ -1,12 +1,16 @@
 //! The command line: what can be said, and which module does it.
 
 mod check;
+mod claim;
 mod completions;
 mod consume;
 mod get;
+mod message;
 mod publish;
+mod queue;
 mod serve;
 mod store;
+mod subscription;
 mod tail;
 
 use std::future::Future;
@@ -17,12 +21,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Session, Uri};
 
-/// Exit code of `get` when the queue had no message.
+/// Exit code when the queue had no message.
 const NOTHING_THERE: u8 = 3;
 
-const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing there (get).";
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing there
+(get, message pop, claim create).";
 
-/// A message broker that speaks AMQP 0-9-1, and a client for any such broker.
+/// A message broker that speaks AMQP 0-9-1 and Zaqar's queue API, and a client for any such broker or service.
 #[derive(Debug, Parser)]
 #[command(name = "posthouse", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub(crate) struct Program {
@@ -41,6 +46,10 @@ enum Command {
     Get(get::Get),
     Consume(consume::Consume),
     Tail(tail::Tail),
+    Queue(queue::Queue),
+    Message(message::Message),
+    Claim(claim::Claim),
+    Subscription(subscription::Subscription),
     Store(store::Store),
     Completions(completions::Completions),
 }
@@ -61,6 +70,10 @@ impl Program {
             Command::Get(get) => block_on(get.run(json)),
             Command::Consume(consume) => block_on(consume.run(json)),
             Command::Tail(tail) => block_on(tail.run(json)),
+            Command::Queue(queue) => block_on(queue.run(json)),
+            Command::Message(message) => block_on(message.run(json)),
+            Command::Claim(claim) => block_on(claim.run(json)),
+            Command::Subscription(subscription) => block_on(subscription.run(json)),
             Command::Store(store) => store.run(json),
             Command::Completions(completions) => completions.run(),
         }

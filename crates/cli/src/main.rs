@@ -2,8 +2,11 @@
 
 mod client;
 mod command;
+mod http;
+mod input;
 mod message;
 mod printer;
+mod transport;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Uri;
 use super::happened::{Happened, translate};
-use super::transport::{self, Stream};
+use crate::transport::{self, Stream};
 
 /// The one channel that every command uses.
 const CHANNEL: u16 = 1;
@@ -51,7 +51,7 @@ impl Session {
         let limit = uri.connection_timeout;
         tokio::time::timeout(limit, Self::open(uri))
             .await
-            .with_context(|| format!("{} did not answer within {limit:?}", uri.place()))?
+            .with_context(|| format!("{} did not answer within {limit:?}", uri.peer.place()))?
     }
 
     /// Appends a method; [`Session::flush`] or [`Session::next`] sends it.
@@ -181,11 +181,11 @@ impl Session {
     }
 
     async fn open(uri: &Uri) -> anyhow::Result<Self> {
-        let stream = transport::connect(uri).await?;
+        let stream = transport::connect(&uri.peer, "--uri").await?;
         let mut out = Vec::new();
         let connection = Connection::client(options(uri), Instant::now(), &mut out);
         let mut session = Self { connection, stream, input: Vec::new(), taken: 0, out, written: 0 };
-        let place = uri.place();
+        let place = uri.peer.place();
         session
             .expect(&Happened::Opened)
             .await

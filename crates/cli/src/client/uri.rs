@@ -1,18 +1,15 @@
 //! Addresses of brokers: `amqp://user:password@host:port/vhost?heartbeat=30`, as RabbitMQ's clients write them.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::transport::Peer;
 
 /// Where a broker is and who wants in.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Uri {
-    /// Whether to use TLS.
-    pub(crate) tls: bool,
-    /// Name or address, without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) peer: Peer,
     pub(crate) user: String,
     pub(crate) password: String,
     pub(crate) virtual_host: String,
@@ -20,12 +17,6 @@ pub(crate) struct Uri {
     pub(crate) heartbeat_secs: u16,
     /// For connecting and logging in.
     pub(crate) connection_timeout: Duration,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub(crate) authorities: Option<PathBuf>,
-    /// PEM file of our certificate.
-    pub(crate) certificate: Option<PathBuf>,
-    /// PEM file of our key.
-    pub(crate) key: Option<PathBuf>,
     /// Whether to log in with the certificate (SASL EXTERNAL) instead of a password.
     pub(crate) external: bool,
 }
@@ -34,8 +25,8 @@ pub(crate) struct Uri {
 impl fmt::Debug for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Uri")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("host", &self.peer.host)
+            .field("port", &self.peer.port)
             .finish_non_exhaustive()
     }
 }
@@ -65,18 +56,14 @@ impl FromStr for Uri {
         };
         let (host, port) = split_place(place, if tls { 5671 } else { 5672 })?;
         let virtual_host = if path.is_empty() { "/".to_owned() } else { decode(path)? };
+        let peer = Peer { tls, host, port, authorities: None, certificate: None, key: None };
         let mut uri = Self {
-            tls,
-            host,
-            port,
+            peer,
             user,
             password,
             virtual_host,
             heartbeat_secs: 0,
             connection_timeout: Duration::from_secs(10),
-            authorities: None,
-            certificate: None,
-            key: None,
             external: false,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -87,14 +74,6 @@ impl FromStr for Uri {
 }
 
 impl Uri {
-    /// Host and port as a message shows them.
-    pub(crate) fn place(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        }
-    }
-
     fn set(&mut self, pair: &str) -> Result<(), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decode(value)?;
@@ -107,10 +86,10 @@ impl Uri {
                 let timeout_ms = value.parse().map_err(|_| number("of milliseconds"))?;
                 self.connection_timeout = Duration::from_millis(timeout_ms);
             }
-            "cacertfile" => self.authorities = Some(value.into()),
-            "certfile" => self.certificate = Some(value.into()),
+            "cacertfile" => self.peer.authorities = Some(value.into()),
+            "certfile" => self.peer.certificate = Some(value.into()),
             "auth_mechanism" => self.external = value.eq_ignore_ascii_case("external"),
-            "keyfile" => self.key = Some(value.into()),
+            "keyfile" => self.peer.key = Some(value.into()),
             // Others mean something to other clients; an address is often shared with them.
             _ => {}
         }
@@ -118,7 +97,8 @@ impl Uri {
     }
 }
 
-fn split_place(place: &str, port: u16) -> Result<(String, u16), String> {
+/// Host, without brackets, and port of `host:port`; `port` where none is given.
+pub(crate) fn split_place(place: &str, port: u16) -> Result<(String, u16), String> {
     let (host, given) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, after) =
@@ -173,14 +153,14 @@ mod tests {
         let uri = uri("amqp://");
 
         let said = (
-            uri.tls,
-            uri.place(),
+            uri.peer.tls,
+            uri.peer.place(),
             uri.user.as_str(),
             uri.password.as_str(),
             uri.virtual_host.as_str(),
         );
         assert_eq!(said, (false, "127.0.0.1:5672".to_owned(), "guest", "guest", "/"));
-        assert_eq!(Uri::from_str("amqps://broker/").unwrap().port, 5671);
+        assert_eq!(Uri::from_str("amqps://broker/").unwrap().peer.port, 5671);
     }
 
     #[test]
@@ -190,8 +170,8 @@ mod tests {
         );
 
         assert_eq!((uri.user.as_str(), uri.password.as_str()), ("a@b", "p:w:x"));
-        assert_eq!((uri.place(), uri.virtual_host.as_str()), ("[::1]:7".to_owned(), "/shop"));
-        assert_eq!((uri.heartbeat_secs, uri.authorities), (30, Some("/etc/ca.pem".into())));
+        assert_eq!((uri.peer.place(), uri.virtual_host.as_str()), ("[::1]:7".to_owned(), "/shop"));
+        assert_eq!((uri.heartbeat_secs, uri.peer.authorities), (30, Some("/etc/ca.pem".into())));
     }
 
     #[test]

@@ -1,26 +1,22 @@
 //! `posthouse publish`: messages from arguments, files and standard input.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use posthouse_amqp::method::{BasicPublish, ConfirmSelect};
 use serde_json::json;
 
 use super::Broker;
 use crate::client::{Happened, Session};
+use crate::input;
 use crate::message::MessageOptions;
 use crate::printer::Printer;
 
 /// Publishes that may wait for their confirm: enough to keep a disk busy, and little to repeat after a failure.
 const UNCONFIRMED_MAX: usize = 1000;
-
-/// Largest line or file: what a broker takes at most.
-const BODY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Publish messages and wait until the broker has confirmed them.
 ///
@@ -65,8 +61,8 @@ impl Publish {
         let mut publisher =
             Publisher::start(self.broker.connect().await?, !self.no_confirm).await?;
         if self.lines {
-            let mut input = BufReader::new(self.input()?);
-            while let Some(line) = next_line(&mut input)? {
+            let mut input = BufReader::new(input::open(self.file.as_deref())?);
+            while let Some(line) = input::next_line(&mut input)? {
                 publisher.publish(self.target(), &properties, &line).await?;
             }
         } else {
@@ -87,45 +83,11 @@ impl Publish {
     }
 
     fn whole_body(&self) -> anyhow::Result<Vec<u8>> {
-        if let Some(body) = &self.body {
-            return Ok(body.clone().into_bytes());
-        }
-        let mut body = Vec::new();
-        self.input()?
-            .take(BODY_BYTES_MAX + 1)
-            .read_to_end(&mut body)
-            .context("body cannot be read")?;
-        anyhow::ensure!(body.len() as u64 <= BODY_BYTES_MAX, "body must be at most 512 MiB");
-        Ok(body)
-    }
-
-    fn input(&self) -> anyhow::Result<Box<dyn Read>> {
-        match self.file.as_deref().filter(|file| file.as_os_str() != "-") {
-            Some(file) => {
-                let opened = File::open(file)
-                    .with_context(|| format!("file {} cannot be read", file.display()))?;
-                Ok(Box::new(opened))
-            }
-            None => Ok(Box::new(io::stdin())),
+        match &self.body {
+            Some(body) => Ok(body.clone().into_bytes()),
+            None => input::whole(self.file.as_deref()),
         }
     }
-}
-
-/// A line without its end, `None` at the end of the input.
-fn next_line(input: &mut impl BufRead) -> anyhow::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    input.take(BODY_BYTES_MAX + 2).read_until(b'\n', &mut line).context("line cannot be read")?;
-    if line.is_empty() {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-    }
-    anyhow::ensure!(line.len() as u64 <= BODY_BYTES_MAX, "a line must be at most 512 MiB");
-    Ok(Some(line))
 }
 
 /// Publishes with a window of unconfirmed messages and counts what becomes of them.
@@ -270,15 +232,6 @@ mod tests {
 
         assert_eq!(settled, [1, 2, 0, 1, 2]);
         assert!(waiting.is_empty());
-    }
-
-    #[test]
-    fn lines_lose_their_ends_and_nothing_else() {
-        let mut input = &b"a\r\n\n b \nlast"[..];
-
-        let lines: Vec<_> = std::iter::from_fn(|| next_line(&mut input).unwrap()).collect();
-
-        assert_eq!(lines, [&b"a"[..], b"", b" b ", b"last"]);
     }
 
     #[test]
