@@ -238,3 +238,26 @@ fn a_message_returned_too_often_to_a_quorum_queue_died_of_its_delivery_limit() {
     assert_eq!(text(&message.deaths()[0], "reason"), "delivery_limit");
     channel.delete(&name, [false, false]).unwrap();
 }
+
+#[test]
+fn a_batch_of_rejected_messages_is_one_commit() {
+    let Some(program) = Broker::start_own("does not count its commits") else { return };
+    let connection = it::Connection::open(program.address, &it::Login::default()).unwrap();
+    let channel = connection.channel();
+    channel.declare_durable("dead", &[]).unwrap();
+    let arguments = table([
+        ("x-dead-letter-exchange", "".into()),
+        ("x-dead-letter-routing-key", "dead".into()),
+    ]);
+    channel.declare_durable("q", &arguments).unwrap();
+    let bodies: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    bodies.iter().for_each(|body| channel.send("q", body));
+    let last = bodies.iter().map(|_| channel.get("q", false).unwrap().unwrap().tag).max().unwrap();
+    let before = program.metric("posthouse_store_commits_total");
+
+    channel.nack(last, [true, false]);
+    channel.sync();
+
+    assert!((program.metric("posthouse_store_commits_total") - before - 1.0).abs() < 0.1);
+    assert_eq!(channel.take_all("dead"), bodies);
+}

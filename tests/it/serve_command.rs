@@ -1,11 +1,10 @@
 //! `posthouse serve` as an operator meets it.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Output;
 
 use it::program::command;
-use it::{Broker, Connection, Login, Program};
+use it::{Broker, Connection, Login};
 
 const WHY: &str = "is started in another way";
 
@@ -148,19 +147,6 @@ fn a_port_in_use_is_an_error_that_names_it() {
     assert!(said.contains(&address), "{said}");
 }
 
-/// Asks the metrics listener for a page.
-fn page(program: &Program, path: &str) -> String {
-    let mut stream = TcpStream::connect(program.metrics.expect("a metrics listener")).unwrap();
-    stream
-        .write_all(
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
-        )
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 fn metrics_have_the_names_that_rabbitmq_dashboards_know() {
     let Some(program) = Broker::start_own(WHY) else { return };
@@ -170,7 +156,7 @@ fn metrics_have_the_names_that_rabbitmq_dashboards_know() {
     channel.send(&queue, "x");
     channel.sync();
 
-    let answer = page(&program, "/metrics");
+    let answer = program.page("/metrics");
 
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     for line in [
@@ -181,8 +167,36 @@ fn metrics_have_the_names_that_rabbitmq_dashboards_know() {
     ] {
         assert!(answer.lines().any(|found| found == line), "no line `{line}` in:\n{answer}");
     }
-    assert!(page(&program, "/readyz").starts_with("HTTP/1.1 200"));
-    assert!(page(&program, "/nowhere").starts_with("HTTP/1.1 404"));
+    assert!(program.page("/readyz").starts_with("HTTP/1.1 200"));
+    assert!(program.page("/nowhere").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn metrics_tell_what_the_store_and_the_publishers_do() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let connection = Connection::open(program.address, &Login::default()).unwrap();
+    let channel = connection.channel();
+    channel.declare_durable("q", &[]).unwrap();
+    let before = [
+        program.metric("posthouse_store_sync_seconds_count"),
+        program.metric("posthouse_store_bytes_written_total"),
+        program.metric("posthouse_store_commits_total"),
+    ];
+
+    channel.confirms();
+    channel.publish("", "q", &it::Properties::persistent(), &[0; 4096]);
+    channel.publish("", "nobody", &it::Properties::persistent(), b"x");
+    channel.wait_confirms(2);
+
+    assert!(program.metric("posthouse_store_sync_seconds_count") > before[0]);
+    assert!(program.metric("posthouse_store_sync_seconds_sum") > 0.0);
+    assert!(program.metric("posthouse_store_bytes_written_total") >= before[1] + 4096.0);
+    assert!(program.metric("posthouse_store_commits_total") > before[2]);
+    assert!(program.metric("posthouse_store_segments") >= 1.0);
+    assert!(program.metric("posthouse_store_disk_bytes") > 4096.0);
+    // As RabbitMQ counts: also what no queue wanted.
+    let received = "rabbitmq_global_messages_received_total{protocol=\"amqp091\"}";
+    assert!((program.metric(received) - 2.0).abs() < 0.1);
 }
 
 #[test]

@@ -104,6 +104,90 @@ fn an_unroutable_mandatory_message_is_returned_before_commit_ok() {
 }
 
 #[test]
+fn a_message_is_returned_by_the_commit_and_not_by_the_publish_or_a_rollback() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    channel.transaction(SELECT).unwrap();
+    let publish = |body: &[u8]| {
+        let nobody = unique("nobody");
+        channel.publish_flagged("", &nobody, [true, false], &Properties::default(), body);
+    };
+
+    publish(b"undone");
+    channel.sync();
+    channel.transaction(ROLLBACK).unwrap();
+    publish(b"done");
+    connection.send(&it::frame::method(channel.number, 90, COMMIT, &it::frame::Args::default()));
+
+    assert_eq!(channel.next_return(PATIENCE).unwrap().text(), "done");
+    assert_eq!(channel.next_event(PATIENCE).unwrap().id, (90, 21));
+}
+
+#[test]
+fn publishes_acks_requeues_and_dead_letters_of_a_transaction_are_one_commit() {
+    let Some(program) = Broker::start_own("does not count its commits") else { return };
+    let connection = it::Connection::open(program.address, &it::Login::default()).unwrap();
+    let channel = connection.channel();
+    for queue in ["dead", "published"] {
+        channel.declare_durable(queue, &[]).unwrap();
+    }
+    let arguments = table([
+        ("x-dead-letter-exchange", "".into()),
+        ("x-dead-letter-routing-key", "dead".into()),
+    ]);
+    for queue in ["a", "b"] {
+        channel.declare_durable(queue, &arguments).unwrap();
+        ["acked", "rejected", "requeued"].iter().for_each(|body| channel.send(queue, body));
+    }
+    channel.transaction(SELECT).unwrap();
+    for queue in ["a", "b"] {
+        let [acked, rejected, requeued] =
+            [(); 3].map(|()| channel.get(queue, false).unwrap().unwrap().tag);
+        channel.ack(acked);
+        channel.reject(rejected, false);
+        channel.nack(requeued, [false, true]);
+    }
+    channel.send("published", "x");
+    channel.sync();
+    let before = program.metric("posthouse_store_commits_total");
+
+    channel.transaction(COMMIT).unwrap();
+
+    assert!((program.metric("posthouse_store_commits_total") - before - 1.0).abs() < 0.1);
+    let watcher = connection.channel();
+    assert_eq!(watcher.take_all("dead"), ["rejected", "rejected"]);
+    assert_eq!(watcher.take_all("published"), ["x"]);
+    assert_eq!([watcher.take_all("a"), watcher.take_all("b")], [["requeued"], ["requeued"]]);
+}
+
+#[test]
+fn a_rollback_undoes_refusals_and_nothing_that_was_committed() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    ["1", "2", "3"].iter().for_each(|body| channel.send(&queue, body));
+    channel.transaction(SELECT).unwrap();
+    let tags = [(); 3].map(|()| channel.get(&queue, false).unwrap().unwrap().tag);
+
+    channel.reject(tags[0], false);
+    channel.transaction(COMMIT).unwrap();
+    channel.reject(tags[1], false);
+    channel.nack(tags[2], [false, true]);
+    channel.transaction(ROLLBACK).unwrap();
+    // Held again, so it can be settled once more.
+    channel.ack(tags[1]);
+    channel.transaction(COMMIT).unwrap();
+    channel.close().unwrap();
+
+    let watcher = connection.channel();
+    let again = watcher.take_soon(&queue);
+    assert_eq!((again.text(), again.redelivered), ("3", true));
+    assert_eq!(watcher.inspect(&queue).unwrap().messages, 0);
+}
+
+#[test]
 fn committing_without_a_transaction_is_refused() {
     let broker = Broker::start();
     let connection = broker.connect();

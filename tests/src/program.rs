@@ -1,7 +1,7 @@
 //! Starts, kills and restarts the real program, the way an operator's machine would.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -107,6 +107,29 @@ impl Program {
             .expect("its status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line VmRSS");
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// What the metrics listener answers for a path, head and all.
+    #[must_use]
+    pub fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.metrics.expect("a metrics listener")).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The value of a metric without labels, or with the labels in `name`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = self.page("/metrics");
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no metric {name} in:\n{answer}")).parse().unwrap()
     }
 
     fn pid(&self) -> Pid {

@@ -9,11 +9,8 @@ use model::death::{self, Buried, Death};
 pub use model::decision::Reason;
 use model::decision::{Fate, decide};
 use model::publish_rules::Marked;
-use model::{Address, Message, QueueId, Sequence, Timestamp};
-use smallvec::smallvec;
-use store::{
-    Change, Commit, Handout, Hold, LeaseRequest, Leased, Sequences, Settlement, Target, Targets,
-};
+use model::{Address, Message, QueueId, Timestamp};
+use store::{Change, Commit, Hold, LeaseRequest, Leased, Sequences, Settlement, Target, Targets};
 
 use crate::access::Access;
 use crate::broker::Broker;
@@ -31,6 +28,17 @@ const PUSHED_OUT_MAX: usize = 256;
 /// Most chapters of a chain: a full dead-letter queue pushes into the next, and so on.
 const CHAIN_MAX: usize = 16;
 
+/// The end of a dead message.
+#[derive(Debug)]
+pub(crate) struct Grave {
+    /// It, with its history.
+    pub(crate) message: Message,
+    /// Its queues, at least one.
+    pub(crate) to: Vec<RouteTarget>,
+    /// Whether they are a parking queue, because nobody said where to put it.
+    pub(crate) parked: bool,
+}
+
 impl Broker {
     /// Settles expired messages that the pool reported of a queue.
     pub(crate) fn expire(&self, id: QueueId, leased: Vec<Leased>, now: Timestamp) {
@@ -41,79 +49,38 @@ impl Broker {
 
     pub(crate) fn expire_in(&self, queue: &Arc<Queue>, leased: Vec<Leased>, now: Timestamp) {
         self.counters.expired.add(leased.len() as u64);
-        let messages = leased.into_iter().map(|leased| (leased.sequence, leased.message)).collect();
-        if let Err(error) = self.move_dead(queue, messages, Reason::Expired, now, 0) {
+        let messages: Vec<_> =
+            leased.into_iter().map(|leased| (leased.sequence, leased.message)).collect();
+        if let Err(error) = self.move_dead(queue, &messages, Reason::Expired, now, 0) {
             tracing::warn!(queue = %queue.name, %error, "expired messages stay leased");
-        }
-    }
-
-    /// Takes leased messages out of their queue and puts each where its fate sends it, in one commit.
-    ///
-    /// Without space for that they go back and are tried again: they must not stay leased to nobody.
-    pub(crate) fn move_dead(
-        &self,
-        queue: &Arc<Queue>,
-        messages: Vec<(Sequence, Message)>,
-        reason: Reason,
-        now: Timestamp,
-        depth: usize,
-    ) -> Result<(), BrokerError> {
-        let sequences = messages.iter().map(|(sequence, _)| (*sequence, *sequence)).collect();
-        match self.try_move_dead(queue, messages, reason, now, depth) {
-            Err(BrokerError::Store(error)) if error.retryable() => {
-                tracing::warn!(queue = %queue.name, %error, "dead letters wait on");
-                self.try_later(queue, sequences, now);
-                Ok(())
-            }
-            outcome => outcome,
         }
     }
 
     /// Gives leased messages back until a little later, uncounted.
     pub(crate) fn try_later(&self, queue: &Queue, sequences: Sequences, now: Timestamp) {
-        let later = now.after_ms(RETRY_MS);
+        let later = self.a_little_later(now);
         let settlement = Settlement::Release { not_before: Some(later), counted: false };
         let changes = vec![Change::Settle { queue: queue.id, sequences, settlement }];
         if let Err(error) = self.pool.commit(Commit { changes, now, ..Commit::default() }).now() {
             tracing::warn!(queue = %queue.name, %error, "messages stay leased");
         }
+    }
+
+    /// When a hop that found no space is tried again.
+    pub(crate) fn a_little_later(&self, now: Timestamp) -> Timestamp {
+        let later = now.after_ms(RETRY_MS);
         self.sweeper.set(later);
+        later
     }
 
-    fn try_move_dead(
-        &self,
-        queue: &Arc<Queue>,
-        messages: Vec<(Sequence, Message)>,
-        reason: Reason,
-        now: Timestamp,
-        depth: usize,
-    ) -> Result<(), BrokerError> {
-        let mut changes = Vec::with_capacity(messages.len() * 2);
-        let mut reached = Vec::new();
-        for (sequence, message) in messages {
-            changes.push(Change::Settle {
-                queue: queue.id,
-                sequences: smallvec![(sequence, sequence)],
-                settlement: Settlement::Ack,
-            });
-            if let Some((message, to)) = self.bury(queue, &message, reason, now)? {
-                changes.push(enqueue(message, &to, None, now, &self.sweeper));
-                reached.extend(to);
-            }
-        }
-        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
-        self.follow_up(reached, now, depth);
-        Ok(())
-    }
-
-    /// The message as it arrives at its grave, and which queues that are; `None` if it is simply gone.
-    fn bury(
+    /// Where a dead message goes; `None` if it is simply gone.
+    pub(crate) fn bury(
         &self,
         queue: &Arc<Queue>,
         message: &Message,
         reason: Reason,
         now: Timestamp,
-    ) -> Result<Option<(Message, Vec<RouteTarget>)>, BrokerError> {
+    ) -> Result<Option<Grave>, BrokerError> {
         let settings = queue.settings();
         let fate = decide(
             reason,
@@ -123,11 +90,11 @@ impl Broker {
         let (exchange, routing_key) = match fate {
             Fate::Discard => return Ok(None),
             Fate::Park => {
-                self.counters.parked.add(1);
                 let parking = self.parking_queue(&queue.tenant, now)?;
-                let (buried, _) =
+                let (message, _) =
                     with_history(queue, message, reason, ("", Some(&parking.name)), now);
-                return Ok(Some((buried, vec![RouteTarget::new(parking, false)])));
+                let to = vec![RouteTarget::new(parking, false)];
+                return Ok(Some(Grave { message, to, parked: true }));
             }
             Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
         };
@@ -154,11 +121,10 @@ impl Broker {
             tracing::debug!(queue = %queue.name, reason = reason.word(), "dead letter reaches no queue, dropped");
             return Ok(None);
         }
-        self.count_dead(reason);
-        Ok(Some((buried, to)))
+        Ok(Some(Grave { message: buried, to, parked: false }))
     }
 
-    fn count_dead(&self, reason: Reason) {
+    pub(crate) fn count_dead(&self, reason: Reason) {
         let counter = match reason {
             Reason::Rejected => &self.counters.dead_lettered_rejected,
             Reason::Expired => &self.counters.dead_lettered_expired,
@@ -216,12 +182,13 @@ impl Broker {
             if !lease.expired.is_empty() {
                 self.expire_in(queue, lease.expired, now);
             }
-            let messages = lease
+            let messages: Vec<_> = lease
                 .messages
                 .into_iter()
                 .map(|leased| (leased.sequence, leased.message))
                 .collect();
-            if let Err(error) = self.move_dead(queue, messages, Reason::MaxLength, now, depth + 1) {
+            if let Err(error) = self.move_dead(queue, &messages, Reason::MaxLength, now, depth + 1)
+            {
                 tracing::warn!(queue = %queue.name, %error, "cannot push messages out of a full queue");
                 return;
             }
@@ -262,7 +229,8 @@ impl Access {
     ) {
         let broker = &self.inner.broker;
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
-            let Some((message, to)) = buried else { return Ok(()) };
+            let Some(Grave { message, to, .. }) = buried else { return Ok(()) };
+            broker.count_dead(reason);
             let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
             broker.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
             broker.follow_up(to, now, 0);

@@ -16,6 +16,7 @@
 //! | `consume` | consuming, fetching, leaving |
 //! | `settle` | acknowledge, give back, refuse |
 //! | `dead_letter` | what becomes of refused, expired, pushed out messages |
+//! | `hop` | leases that end and messages that move, as one commit |
 //! | `delay` | delayed exchanges |
 //! | `quotas` | what tenants and users may have at most |
 //! | `sweeper` | what time has made ready |
@@ -36,6 +37,7 @@ mod declare;
 mod definitions;
 mod delay;
 mod error;
+mod hop;
 mod outbox;
 mod publish;
 mod queue;
@@ -60,6 +62,7 @@ pub use dead_letter::Reason;
 pub use declare::{DeclareQueue, Declared, PARKING_QUEUE};
 pub use definitions::PolicyKind;
 pub use error::{BrokerError, Kind};
+pub use hop::Hop;
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};
 pub use publish::{Publish, Published, Publisher};
 pub use queue::{ConnectionId, Queue};

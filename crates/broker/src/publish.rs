@@ -62,6 +62,8 @@ pub struct Publisher {
     touched: Vec<Touched>,
     earliest: Timestamp,
     crowd: Option<(Arc<Queue>, u64)>,
+    /// Messages since they were counted last, whatever became of them.
+    received: u64,
 }
 
 /// A queue that the batch reaches.
@@ -85,6 +87,7 @@ impl Publisher {
             touched: Vec::new(),
             earliest: Timestamp::MAX,
             crowd: None,
+            received: 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl Publisher {
         now: Timestamp,
     ) -> Result<Published, BrokerError> {
         let peek = Peek::decode(publish.properties).map_err(malformed)?;
+        self.received += 1;
         self.routes.validate(self.access.revision());
         let route = match self.routes.find(publish.exchange, publish.routing_key) {
             Some(route) => route,
@@ -311,6 +315,7 @@ impl Publisher {
     /// [`BrokerError::Store`] if the pool is out of space or has failed; then nothing of the batch is stored.
     pub fn flush(&mut self, now: Timestamp) -> Result<Receipt, BrokerError> {
         if self.changes.is_empty() {
+            self.count_received();
             self.touched.clear();
             return Ok(Receipt::default());
         }
@@ -342,8 +347,8 @@ impl Publisher {
         let changes =
             if first.is_empty() { gathered } else { first.into_iter().chain(gathered).collect() };
         let touched = std::mem::take(&mut self.touched);
+        self.count_received();
         let counters = &self.access.broker().counters;
-        counters.published.add(changes.len() as u64);
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
         let receipt = self.access.commit(Commit { changes, now, handout })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
@@ -360,6 +365,13 @@ impl Publisher {
             self.earliest = Timestamp::MAX;
         }
         Ok(receipt)
+    }
+
+    /// Adds to the figures what came since the last time; [`Publisher::flush`] does it, too.
+    pub fn count_received(&mut self) {
+        if self.received > 0 {
+            self.access.broker().counters.published.add(std::mem::take(&mut self.received));
+        }
     }
 
     /// Whether the last batch reached a queue whose consumers are behind: then it is good to publish nothing for a
@@ -389,6 +401,7 @@ impl Publisher {
 
     /// Forgets the batch: a transaction rolled back.
     pub fn discard(&mut self) {
+        self.count_received();
         self.changes.clear();
         self.touched.clear();
         self.earliest = Timestamp::MAX;

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use model::{Sequence, Timestamp};
-use store::{Change, Commit, ReadRequest, Sequences, Settlement, Which};
+use store::{Change, Commit, Sequences, Settlement};
 
 use crate::access::Access;
 use crate::broker::Broker;
 use crate::consumer::Consumer;
 use crate::dead_letter::Reason;
 use crate::error::BrokerError;
+use crate::hop::Hop;
 use crate::queue::Queue;
 
 /// Who holds a lease.
@@ -98,7 +99,7 @@ impl SettleBatch {
 }
 
 /// Runs in growing order, as the store wants them; acks may come in any.
-fn in_order(mut runs: Sequences) -> Sequences {
+pub(crate) fn in_order(mut runs: Sequences) -> Sequences {
     if !runs.is_sorted() {
         runs.sort_unstable();
     }
@@ -124,13 +125,10 @@ impl Access {
     /// [`BrokerError::Store`] if the pool has failed.
     pub fn acknowledge(&self, mut batch: SettleBatch, now: Timestamp) -> Result<(), BrokerError> {
         let changes = batch.changes(Settlement::Ack);
-        let broker = &self.inner.broker;
         if !changes.is_empty() {
             self.commit(Commit { changes, now, ..Commit::default() })?;
         }
-        let count: u32 = batch.groups.iter().map(|group| group.count).sum();
-        broker.counters.acknowledged.add(u64::from(count));
-        broker.settled(&batch, now);
+        self.settled(&batch, now);
         Ok(())
     }
 
@@ -139,8 +137,10 @@ impl Access {
         batch.changes(Settlement::Ack)
     }
 
-    /// Leases of a committed transaction are over: credit returns.
+    /// Acknowledgements of a committed transaction: credit returns.
     pub fn settled(&self, batch: &SettleBatch, now: Timestamp) {
+        let count: u32 = batch.groups.iter().map(|group| group.count).sum();
+        self.inner.broker.counters.acknowledged.add(u64::from(count));
         self.inner.broker.settled(batch, now);
     }
 
@@ -155,16 +155,51 @@ impl Access {
         counted: Counted,
         now: Timestamp,
     ) -> Result<(), BrokerError> {
-        self.inner.broker.release(refused, counted, now)
+        self.inner.broker.give_up(refused, counted, &[], now)
     }
 
-    /// Refuses messages for good: to their dead-letter exchange, if there is one.
+    /// Gives messages back, counted, and refuses others for good, which go to their dead-letter exchanges if there are
+    /// any: one commit, or a few for thousands.
     ///
     /// # Errors
     ///
     /// [`BrokerError::Store`] if the pool has failed.
-    pub fn reject(&self, refused: &[Refused], now: Timestamp) -> Result<(), BrokerError> {
-        self.inner.broker.reject(refused, Reason::Rejected, now)
+    pub fn refuse(
+        &self,
+        released: &[Refused],
+        rejected: &[Refused],
+        now: Timestamp,
+    ) -> Result<(), BrokerError> {
+        self.inner.broker.give_up(released, Counted::Yes, rejected, now)
+    }
+
+    /// As [`Access::refuse`], but for a transaction to commit; [`Access::landed`] afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::LimitReached`] if more moves than one commit may hold, [`BrokerError::Store`] if the pool has failed.
+    pub fn refusing(
+        &self,
+        released: &[Refused],
+        rejected: &[Refused],
+        now: Timestamp,
+    ) -> Result<Hop, BrokerError> {
+        let broker = &self.inner.broker;
+        let mut hop = Hop::default();
+        for one in released {
+            broker.plan_release(&mut hop, one, Counted::Yes, now)?;
+            hop.check_size()?;
+        }
+        for one in rejected {
+            broker.plan_refusal(&mut hop, one, Reason::Rejected, now)?;
+            hop.check_size()?;
+        }
+        Ok(hop)
+    }
+
+    /// The transaction that a hop belongs to is committed.
+    pub fn landed(&self, hop: Hop, now: Timestamp) {
+        self.inner.broker.landed(hop, now, 0);
     }
 }
 
@@ -178,86 +213,8 @@ pub enum Counted {
 }
 
 impl Broker {
-    pub(crate) fn release(
-        &self,
-        refused: &[Refused],
-        counted: Counted,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        let mut plain = SettleBatch::default();
-        let mut delayed: Vec<(Timestamp, SettleBatch)> = Vec::new();
-        let mut exhausted = Vec::new();
-        for one in refused {
-            let settings = one.holder.queue().settings();
-            let attempts = one.delivery_count + 1;
-            let limited = counted == Counted::Yes
-                && settings.delivery_limit.is_some_and(|limit| attempts > limit);
-            if limited {
-                exhausted.push(one.clone());
-                continue;
-            }
-            match settings.retry_delay_ms(attempts).filter(|_| counted == Counted::Yes) {
-                Some(delay_ms) => {
-                    let mut batch = SettleBatch::default();
-                    batch.add(&one.holder, one.sequence);
-                    delayed.push((now.after_ms(delay_ms), batch));
-                }
-                None => plain.add(&one.holder, one.sequence),
-            }
-        }
-        let counted = counted == Counted::Yes;
-        let mut changes = plain.changes(Settlement::Release { not_before: None, counted });
-        for (not_before, batch) in &mut delayed {
-            changes.extend(
-                batch.changes(Settlement::Release { not_before: Some(*not_before), counted }),
-            );
-            self.sweeper.set(*not_before);
-        }
-        if !changes.is_empty() {
-            self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
-        }
-        for batch in delayed.iter().map(|(_, batch)| batch).chain([&plain]) {
-            self.settled(batch, now);
-        }
-        if exhausted.is_empty() {
-            Ok(())
-        } else {
-            self.reject(&exhausted, Reason::DeliveryLimit, now)
-        }
-    }
-
-    pub(crate) fn reject(
-        &self,
-        refused: &[Refused],
-        reason: Reason,
-        now: Timestamp,
-    ) -> Result<(), BrokerError> {
-        let mut gone = SettleBatch::default();
-        for one in refused {
-            gone.add(&one.holder, one.sequence);
-            let queue = one.holder.queue();
-            if queue.is_stream() {
-                continue;
-            }
-            let request = ReadRequest {
-                queue: queue.id,
-                which: Which::ALL,
-                from: one.sequence,
-                messages_max: 1,
-                bytes_max: usize::MAX,
-            };
-            let stored = self.pool.read(request).now()?;
-            let found = stored.into_iter().find(|stored| stored.sequence == one.sequence);
-            if let Some(stored) = found {
-                self.move_dead(queue, vec![(stored.sequence, stored.message)], reason, now, 0)?;
-            }
-        }
-        self.settled(&gone, now);
-        Ok(())
-    }
-
     /// Returns the credit of leases that ended, and has their queues deliver.
-    fn settled(&self, batch: &SettleBatch, now: Timestamp) {
+    pub(crate) fn settled(&self, batch: &SettleBatch, now: Timestamp) {
         for group in &batch.groups {
             if let Holder::Consumer(consumer) = &group.holder {
                 consumer.return_credit(group.count);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker::{Broker, Queue};
-use store::QueueStats;
+use store::{Embedded, QueueStats};
 
 use crate::door::amqp::listener::Door;
 use crate::metrics::{MetricsSource, QueueSample, Snapshot, Standing, StoreNumbers, Totals};
@@ -13,15 +13,16 @@ use crate::metrics::{MetricsSource, QueueSample, Snapshot, Standing, StoreNumber
 #[derive(Debug)]
 pub struct Figures {
     broker: Arc<Broker>,
+    store: Arc<Embedded>,
     door: Door,
     ready: AtomicBool,
 }
 
 impl Figures {
-    /// Figures of a broker and its AMQP door; not ready yet.
+    /// Figures of a broker, its store and its AMQP door; not ready yet.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, door: Door) -> Self {
-        Self { broker, door, ready: AtomicBool::new(false) }
+    pub fn new(broker: Arc<Broker>, store: Arc<Embedded>, door: Door) -> Self {
+        Self { broker, store, door, ready: AtomicBool::new(false) }
     }
 
     /// Clients are served from now on, or no more.
@@ -99,6 +100,18 @@ impl Figures {
         }
     }
 
+    fn store_numbers(&self) -> StoreNumbers {
+        let stats = self.store.embedded_stats();
+        StoreNumbers {
+            syncs: stats.syncs,
+            bytes_written: stats.bytes_written,
+            commits: stats.commits,
+            disk_bytes: stats.log_bytes,
+            segments: stats.segments,
+            records_damaged: stats.damages,
+        }
+    }
+
     fn sample(&self, queue: &Queue) -> QueueSample {
         let stats = self.stats(queue);
         QueueSample {
@@ -116,11 +129,7 @@ impl Figures {
 
 impl MetricsSource for Arc<Figures> {
     fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            now: self.standing(),
-            since_start: self.totals(),
-            store: StoreNumbers::default(),
-        }
+        Snapshot { now: self.standing(), since_start: self.totals(), store: self.store_numbers() }
     }
 
     fn queues(&self, max: usize) -> (Vec<QueueSample>, usize) {

@@ -6,7 +6,7 @@
 pub mod exposition;
 pub mod http;
 
-use std::time::Duration;
+use store::embedded::SyncTimes;
 
 pub use http::{Endpoint, Observed};
 
@@ -111,10 +111,10 @@ pub struct Totals {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoreNumbers {
     /// How long each fdatasync took.
-    pub syncs: DurationBuckets,
+    pub syncs: SyncTimes,
     /// Bytes written to the log since the start.
     pub bytes_written: u64,
-    /// Commits written since the start.
+    /// Commits accepted since the start.
     pub commits: u64,
     /// Bytes of the log on disk now.
     pub disk_bytes: u64,
@@ -139,52 +139,4 @@ pub struct QueueSample {
     pub delivered: u64,
     pub redelivered: u64,
     pub acknowledged: u64,
-}
-
-/// Upper bounds of [`DurationBuckets`], in seconds; everything longer is in one more bucket.
-pub const DURATION_BOUNDS_SECS: [f64; 12] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
-
-/// Durations counted by size.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct DurationBuckets {
-    /// How many were within each bound of [`DURATION_BOUNDS_SECS`] and not within the one before; the last are longer.
-    pub counts: [u64; DURATION_BOUNDS_SECS.len() + 1],
-    /// All durations together.
-    pub total: Duration,
-}
-
-impl DurationBuckets {
-    /// Counts one duration.
-    pub fn observe(&mut self, duration: Duration) {
-        let secs = duration.as_secs_f64();
-        let bucket = DURATION_BOUNDS_SECS.partition_point(|bound| *bound < secs);
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
-        }
-        self.total += duration;
-    }
-
-    /// How many durations were counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_is_counted_in_the_first_bucket_that_holds_it() {
-        let mut buckets = DurationBuckets::default();
-
-        for ms in [0, 1, 2, 5000] {
-            buckets.observe(Duration::from_millis(ms));
-        }
-
-        assert_eq!(buckets.counts, [1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!((buckets.count(), buckets.total), (4, Duration::from_millis(5003)));
-    }
 }

@@ -65,7 +65,7 @@ pub async fn run(
         Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?,
     );
     let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
-    let figures = Arc::new(Figures::new(Arc::clone(&broker), door.clone()));
+    let figures = Arc::new(Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone()));
     let mut serving = JoinSet::new();
     serving.spawn(tasks::sweep(Arc::clone(&broker)));
     serving.spawn(tasks::follow_hints(Arc::clone(&broker)));

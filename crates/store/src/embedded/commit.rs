@@ -52,6 +52,7 @@ impl Shared {
     pub(crate) fn commit(self: &Arc<Self>, commit: Commit) -> Pending<Receipt> {
         match self.apply(commit) {
             Ok((mut receipt, waiting)) => {
+                self.numbers.committed();
                 receipt.congested = waiting > self.options.buffer_bytes;
                 Pending::ready(Ok(receipt))
             }

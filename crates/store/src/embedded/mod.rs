@@ -15,7 +15,7 @@
 //! | `timers`, `dedup`, `definitions` | what the pool keeps beside queues |
 //! | `sidecar`, `scan`, `replay`, `recovery` | starting |
 //! | `keeper`, `compaction` | segments made ahead, and space that comes back |
-//! | `damage`, `inspect` | what an operator is told |
+//! | `damage`, `inspect`, `numbers` | what an operator is told |
 
 mod bytes;
 mod claim;
@@ -37,6 +37,7 @@ mod lease;
 mod leases;
 mod load;
 mod log;
+mod numbers;
 mod options;
 mod queue;
 mod read;
@@ -62,6 +63,7 @@ use model::{ClaimId, QueueId, Sequence, Timestamp};
 
 pub use damage::Damage;
 pub use inspect::{Inspection, QueueContents, SegmentContents, inspect, inspect_with};
+pub use numbers::{SYNC_BOUNDS_SECS, SyncTimes};
 pub use options::Options;
 pub use recovery::RecoverySummary;
 pub use vfs::{DirectoryGuard, OsVfs, Vfs, VfsFile};
@@ -106,6 +108,12 @@ pub struct EmbeddedStats {
     pub damages: u64,
     /// Dedup ids forgotten before their time, for lack of room.
     pub dedup_evicted: u64,
+    /// Commits accepted since start.
+    pub commits: u64,
+    /// Bytes written to the log since start.
+    pub bytes_written: u64,
+    /// Syncs since start.
+    pub syncs: SyncTimes,
 }
 
 fn unavailable(what: &str, error: io::Error) -> StoreError {
@@ -193,6 +201,9 @@ impl Embedded {
             resident_bytes: u64::try_from(resident).unwrap_or(0),
             damages: self.shared.damages.count(),
             dedup_evicted: self.shared.dedup().evicted(),
+            commits: self.shared.numbers.commits(),
+            bytes_written: self.shared.numbers.bytes_written(),
+            syncs: self.shared.numbers.syncs(),
         }
     }
 

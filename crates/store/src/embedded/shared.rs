@@ -12,6 +12,7 @@ use super::damage::Damages;
 use super::dedup::Dedup;
 use super::definitions::Definitions;
 use super::log::Log;
+use super::numbers::Numbers;
 use super::options::Options;
 use super::queue::{Locked, Queue};
 use super::timers::{Reason, Timer, Timers};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     definitions: Mutex<Definitions>,
     pub(crate) damages: Damages,
     pub(crate) keeper: KeeperBell,
+    pub(crate) numbers: Numbers,
 }
 
 /// Wakes the keeper.
@@ -93,6 +95,7 @@ impl Shared {
             definitions: Mutex::new(definitions),
             damages: Damages::default(),
             keeper: KeeperBell::default(),
+            numbers: Numbers::default(),
         }
     }
 

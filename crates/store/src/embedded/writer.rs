@@ -133,18 +133,19 @@ impl Writer {
                 && before.id != extent.segment.id
             {
                 // A header tells that everything before its segment is durable.
-                sync(before)?;
+                sync(shared, before)?;
                 self.unsynced = None;
             }
             let file = open(shared, &extent.segment)?;
             let written = write_all_at(file.as_ref(), u64::from(extent.offset), bytes);
             written.map_err(Failure::Write)?;
+            shared.numbers.wrote(bytes.len());
             self.unsynced = Some(Arc::clone(&extent.segment));
         }
         if group.wants_sync
             && let Some(segment) = self.unsynced.take()
         {
-            sync(&segment)?;
+            sync(shared, &segment)?;
         }
         Ok(())
     }
@@ -231,9 +232,9 @@ enum Failure {
     Sync(io::Error),
 }
 
-fn sync(segment: &Segment) -> Result<(), Failure> {
+fn sync(shared: &Shared, segment: &Segment) -> Result<(), Failure> {
     match segment.file.get() {
-        Some(file) => file.sync_data().map_err(Failure::Sync),
+        Some(file) => shared.numbers.time(|| file.sync_data()).map_err(Failure::Sync),
         None => Ok(()),
     }
 }

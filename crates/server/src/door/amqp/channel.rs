@@ -188,6 +188,19 @@ impl Confirms {
     }
 }
 
+/// Deliveries that the client gave back or refused.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    pub(crate) released: Vec<Refused>,
+    pub(crate) rejected: Vec<Refused>,
+}
+
+impl Refusals {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.released.is_empty() && self.rejected.is_empty()
+    }
+}
+
 /// A transaction: publishes and settles that take effect together.
 #[derive(Debug)]
 pub(crate) struct Transaction {
@@ -195,8 +208,12 @@ pub(crate) struct Transaction {
     pub(crate) acks: SettleBatch,
     /// What was settled, to be unsettled by a rollback.
     pub(crate) settled: Vec<Unacked>,
-    pub(crate) released: Vec<Refused>,
-    pub(crate) rejected: Vec<Refused>,
+    pub(crate) refusals: Refusals,
+    /// Returned at the commit: their frames, and how many they are.
+    pub(crate) returns: Vec<u8>,
+    pub(crate) returned: usize,
+    /// Bytes of its publishes.
+    pub(crate) bytes: usize,
     /// A full queue refused one of its messages: it cannot be committed.
     pub(crate) refused: bool,
 }

@@ -9,6 +9,7 @@ use model::{Ticket, Timestamp};
 use posthouse_amqp::ReplyCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::door::amqp::channel::Refusals;
 use crate::door::amqp::session::{CROWD_PATIENCE, End, Session};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -19,7 +20,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.access.acknowledge(acks, now).map_err(|error| self.store_failed(&error))?;
             self.share_credit(now);
         }
+        if !self.refusals.is_empty() {
+            let Refusals { released, rejected } = std::mem::take(&mut self.refusals);
+            let refused = self.access.refuse(&released, &rejected, now);
+            refused.map_err(|error| self.store_failed(&error))?;
+            self.share_credit(now);
+        }
         if self.publisher.pending() == 0 && self.confirming.is_empty() {
+            self.publisher.count_received();
             return Ok(());
         }
         self.publishes = true;

@@ -26,13 +26,6 @@ const TIMEOUT_CHECK_MIN: Duration = Duration::from_millis(50);
 /// and no less often, so that a timeout is late by seconds at most.
 const TIMEOUT_CHECK_MAX: Duration = Duration::from_secs(10);
 
-/// What a client does with a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Requeue,
-    Reject,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// `basic.qos`. Without `global` it holds for each consumer of the channel, running ones included: RabbitMQ leaves
     /// those as they are, which users have asked to change for years.
@@ -405,7 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// `basic.nack` and `basic.reject`.
+    /// `basic.nack` and `basic.reject`, gathered until the end of the turn, too.
     pub(crate) fn nack(
         &mut self,
         number: u16,
@@ -413,44 +406,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         method: (u16, u16),
         now: Timestamp,
     ) -> Result<(), End> {
-        let answer = if nack.requeue { Answer::Requeue } else { Answer::Reject };
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
-        let mut refused = Vec::new();
         let mode = &mut channel.mode;
+        let turn = &mut self.refusals;
         let taken = channel.unacked.take(nack.delivery_tag, nack.multiple, |unacked| {
-            refused.push(unacked.refused());
-            if let Mode::Transaction(transaction) = mode {
-                transaction.note(unacked);
+            let refusals = match mode {
+                Mode::Transaction(transaction) => {
+                    transaction.note(unacked);
+                    &mut transaction.refusals
+                }
+                Mode::Plain | Mode::Confirm(_) => &mut *turn,
+            };
+            match nack.requeue {
+                true => refusals.released.push(unacked.refused()),
+                false => refusals.rejected.push(unacked.refused()),
             }
         });
-        if taken.is_err() {
-            return self.unknown_tag(number, nack.delivery_tag, method, now);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(_) => self.unknown_tag(number, nack.delivery_tag, method, now),
         }
-        if let Mode::Transaction(transaction) = mode {
-            match answer {
-                Answer::Requeue => transaction.released.append(&mut refused),
-                Answer::Reject => transaction.rejected.append(&mut refused),
-            }
-            return Ok(());
-        }
-        // Acks of the same turn came first.
-        self.commit_turn(now)?;
-        self.settle_refused(&refused, answer, now)
-    }
-
-    fn settle_refused(
-        &mut self,
-        refused: &[Refused],
-        answer: Answer,
-        now: Timestamp,
-    ) -> Result<(), End> {
-        let result = match answer {
-            Answer::Requeue => self.access.release(refused, Counted::Yes, now),
-            Answer::Reject => self.access.reject(refused, now),
-        };
-        result.map_err(|error| self.store_failed(&error))?;
-        self.share_credit(now);
-        Ok(())
     }
 
     fn unknown_tag(
@@ -480,7 +455,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let refused: Vec<Refused> =
             channel.unacked.take_all().iter().map(Unacked::refused).collect();
-        self.settle_refused(&refused, Answer::Requeue, now)
+        let released = self.access.release(&refused, Counted::Yes, now);
+        released.map_err(|error| self.store_failed(&error))?;
+        self.share_credit(now);
+        Ok(())
     }
 
     /// Has deliveries looked at often enough for the shortest timeout of the connection's consumers.

@@ -15,27 +15,28 @@ use crate::door::amqp::session::{End, Session};
 use crate::door::amqp::translate::refusal;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Handles a method. Everything but an ack waits for what the turn published and settled before it.
+    /// Handles a method. Everything but a settle waits for what the turn published and settled before it.
     pub(crate) fn method(
         &mut self,
         number: u16,
         method: &Method<'_>,
         now: Timestamp,
     ) -> Result<(), End> {
-        if let Method::BasicAck(ack) = method {
-            return self.ack(number, ack, now);
-        }
-        self.commit_turn(now)?;
         match method {
-            Method::BasicNack(nack) => self.nack(number, nack, BasicNack::ID, now),
+            Method::BasicAck(ack) => return self.ack(number, ack, now),
+            Method::BasicNack(nack) => return self.nack(number, nack, BasicNack::ID, now),
             Method::BasicReject(reject) => {
                 let nack = BasicNack {
                     delivery_tag: reject.delivery_tag,
                     multiple: false,
                     requeue: reject.requeue,
                 };
-                self.nack(number, &nack, BasicReject::ID, now)
+                return self.nack(number, &nack, BasicReject::ID, now);
             }
+            _ => {}
+        }
+        self.commit_turn(now)?;
+        match method {
             Method::BasicQos(qos) => self.qos(number, qos, now),
             Method::BasicConsume(consume) => self.consume(number, consume, now),
             Method::BasicCancel(cancel) => {

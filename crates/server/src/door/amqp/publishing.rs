@@ -8,8 +8,11 @@ use posthouse_amqp::method::{
 use posthouse_amqp::{Content, Method, ReplyCode, event};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::door::amqp::channel::{Channel, Confirms, Mode, Transaction, Unacked};
+use crate::door::amqp::channel::{Channel, Confirms, Mode, Refusals, Transaction, Unacked};
 use crate::door::amqp::session::{End, Session};
+
+/// Most bytes that one transaction publishes, and most that its refusals move, so that it stays within one commit.
+const TRANSACTION_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Adds a message to the turn's batch, or to the channel's transaction.
@@ -39,14 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let outcome = match &mut channel.mode {
             Mode::Transaction(transaction) => {
-                if transaction.publisher.pending() >= self.shared.limits.transaction_messages {
-                    let limit = self.shared.limits.transaction_messages;
-                    Err(BrokerError::LimitReached(format!(
-                        "a transaction holds at most {limit} publishes"
-                    )))
-                } else {
-                    transaction.publisher.publish(request, now)
-                }
+                let outcome = transaction.admit(&request, self.shared.limits.transaction_messages);
+                outcome.and_then(|()| transaction.publisher.publish(request, now))
             }
             Mode::Confirm(confirms) => {
                 confirms.published += 1;
@@ -71,29 +68,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Returns a message that no queue wants, if its publisher asked for that; in a transaction only after its commit.
+    /// Returns a message that no queue wants, if its publisher asked for that; in a transaction when it commits.
     fn unroutable(&mut self, number: u16, publish: &event::Publish<'_>, content: &Content<'_>) {
         let counters = &self.access.broker().counters;
         if !publish.mandatory {
             counters.unroutable_dropped.add(1);
             return;
         }
-        counters.unroutable_returned.add(1);
-        let method = Method::BasicReturn(BasicReturn {
-            reply_code: ReplyCode::NoRoute.number(),
-            reply_text: "NO_ROUTE",
-            exchange: &publish.exchange,
-            routing_key: &publish.routing_key,
-        });
-        self.say(number, &method);
-        let out = &mut self.output.buffer;
-        posthouse_amqp::encode_content_header(
-            out,
-            number,
-            content.body.len() as u64,
-            &content.properties,
-        );
-        posthouse_amqp::encode_body(out, number, &content.body, self.connection.frame_max());
+        let channel = self.channels.get_mut(&number);
+        let frame_bytes = self.connection.frame_max();
+        if let Some(Mode::Transaction(transaction)) = channel.map(|channel| &mut channel.mode) {
+            transaction.returned += 1;
+            encode_return(&mut transaction.returns, number, publish, content, frame_bytes);
+        } else {
+            counters.unroutable_returned.add(1);
+            encode_return(&mut self.output.buffer, number, publish, content, frame_bytes);
+        }
     }
 
     /// A full queue refused: the publisher hears of it at once, or its transaction fails.
@@ -167,17 +157,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 "a queue is full and refused a message of the transaction, which was rolled back";
             return self.refuse(number, ReplyCode::PreconditionFailed, text, (90, 20), now);
         }
-        let first = access.acknowledging(&mut transaction.acks);
+        let Refusals { released, rejected } = &transaction.refusals;
+        let mut hop = match access.refusing(released, rejected, now) {
+            Ok(hop) => hop,
+            Err(error) => return self.refuse_with(number, &error, (90, 20), now),
+        };
+        let mut first = access.acknowledging(&mut transaction.acks);
+        first.append(&mut hop.changes());
         match transaction.publisher.commit_transaction(first, now) {
             Ok(receipt) => {
                 access.settled(&transaction.acks, now);
-                let released = std::mem::take(&mut transaction.released);
-                let rejected = std::mem::take(&mut transaction.rejected);
+                access.landed(hop, now);
+                access.broker().counters.unroutable_returned.add(transaction.returned as u64);
+                // Before the answer, as RabbitMQ does it.
+                self.output.buffer.append(&mut transaction.returns);
                 transaction.reset();
-                access
-                    .release(&released, broker::Counted::Yes, now)
-                    .map_err(|error| self.store_failed(&error))?;
-                access.reject(&rejected, now).map_err(|error| self.store_failed(&error))?;
+                self.share_credit(now);
                 self.output.hold_until(receipt.ticket);
                 self.say(number, &Method::TxCommitOk(TxCommitOk {}));
                 Ok(())
@@ -219,23 +214,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
+/// A `basic.return` with its content.
+fn encode_return(
+    out: &mut Vec<u8>,
+    number: u16,
+    publish: &event::Publish<'_>,
+    content: &Content<'_>,
+    frame_bytes: u32,
+) {
+    let method = Method::BasicReturn(BasicReturn {
+        reply_code: ReplyCode::NoRoute.number(),
+        reply_text: "NO_ROUTE",
+        exchange: &publish.exchange,
+        routing_key: &publish.routing_key,
+    });
+    if let Err(error) = method.encode(number, out) {
+        tracing::error!(%error, "cannot encode a return");
+        return;
+    }
+    let body_bytes = content.body.len() as u64;
+    posthouse_amqp::encode_content_header(out, number, body_bytes, &content.properties);
+    posthouse_amqp::encode_body(out, number, &content.body, frame_bytes);
+}
+
 impl Transaction {
     fn new(access: &Access) -> Self {
         Self {
             publisher: Publisher::new(access.clone()),
             acks: SettleBatch::default(),
             settled: Vec::new(),
-            released: Vec::new(),
-            rejected: Vec::new(),
+            refusals: Refusals::default(),
+            returns: Vec::new(),
+            returned: 0,
+            bytes: 0,
             refused: false,
         }
+    }
+
+    /// Whether one more publish fits.
+    fn admit(&mut self, publish: &Publish<'_>, messages_max: usize) -> Result<(), BrokerError> {
+        if self.publisher.pending() + self.returned >= messages_max {
+            return Err(BrokerError::LimitReached(format!(
+                "a transaction holds at most {messages_max} publishes"
+            )));
+        }
+        self.bytes += publish.properties.len() + publish.body.len();
+        if self.bytes > TRANSACTION_BYTES_MAX {
+            return Err(BrokerError::LimitReached(format!(
+                "a transaction holds at most {TRANSACTION_BYTES_MAX} bytes of publishes"
+            )));
+        }
+        Ok(())
     }
 
     fn reset(&mut self) {
         self.acks = SettleBatch::default();
         self.settled = Vec::new();
-        self.released = Vec::new();
-        self.rejected = Vec::new();
+        self.refusals = Refusals::default();
+        self.returns = Vec::new();
+        self.returned = 0;
+        self.bytes = 0;
         self.refused = false;
     }
 

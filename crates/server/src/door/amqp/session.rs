@@ -21,7 +21,7 @@ use posthouse_amqp::{Capabilities, Connection, Event, Failure, ReplyCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::door::amqp::channel::Channel;
+use crate::door::amqp::channel::{Channel, Refusals};
 use crate::door::amqp::consuming::{DeferredGet, Sent};
 use crate::door::amqp::handshake::Opened;
 use crate::door::amqp::listener::Shared;
@@ -68,6 +68,7 @@ pub(crate) struct Session<S> {
     pub(crate) output: Output,
     /// Settles of this turn, committed at its end.
     pub(crate) acks: SettleBatch,
+    pub(crate) refusals: Refusals,
     /// Channels that published with confirms in this turn.
     pub(crate) confirming: Vec<u16>,
     /// What the client said it understands.
@@ -119,6 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             channels: HashMap::default(),
             output: Output::starting_with(opened.output),
             acks: SettleBatch::default(),
+            refusals: Refusals::default(),
             confirming: Vec::new(),
             understands: opened.capabilities,
             closing: false,
