@@ -1,0 +1,39 @@
+//! Messages that leave: lease, send, settle.
+//!
+//! Whatever sends messages to somebody who does not fetch them is here: who may be called, when a failure is repeated,
+//! what a message becomes on the way out. A queue's subscriptions use it today; notifications for people will.
+//!
+//! | file | concept |
+//! |---|---|
+//! | [`subscriber`](Subscriber) | who is sent to: what a URI means |
+//! | [`options`](Options) | what a subscription says about delivery |
+//! | [`filter`](Filter) | which messages are sent |
+//! | [`notification`] | what a message becomes |
+//! | [`attempt`](Attempt) | one attempt, and its outcome |
+//! | [`retry`](RetryPolicy) | when a failed one is repeated |
+//! | [`limit`](Endpoint) | how many run at once, and whom to leave alone |
+//! | [`guard`](Guard), [`address`](Addresses) | what may be called |
+//! | [`sign`] | signatures of webhooks |
+//! | [`mail`](Mail) | a mail that nothing breaks out of |
+
+mod address;
+mod attempt;
+mod filter;
+mod guard;
+mod limit;
+mod mail;
+pub mod notification;
+mod options;
+mod retry;
+pub mod sign;
+mod subscriber;
+
+pub use address::{Addresses, Range, RangeError};
+pub use attempt::{Attempt, Blame, Failure, Outcome};
+pub use filter::{FILTER_BYTES_MAX, Filter, FilterError, Subject, Unanswered};
+pub use guard::{ADDRESSES_MAX, Destination, Forbidden, Guard, Ports, PortsError, URL_BYTES_MAX};
+pub use limit::{Endpoint, Place, Places, Standing, Verdict};
+pub use mail::{Address, HeaderText, Mail, MailError};
+pub use options::{Headers, Options, OptionsError};
+pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
+pub use subscriber::{RECIPIENTS_MAX, SUBSCRIBER_BYTES_MAX, Subscriber, SubscriberError};
