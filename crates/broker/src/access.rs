@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) user: Arc<str>,
     pub(crate) connection: ConnectionId,
+    /// A door's own access: the door decides who may do what.
+    pub(crate) service: bool,
     known: Mutex<Known>,
     /// Exclusive queues of the connection.
     exclusive: Mutex<Vec<Arc<Queue>>>,
@@ -70,10 +72,31 @@ impl Access {
                 tenant,
                 user,
                 connection,
+                service: false,
                 known: Mutex::new(known),
                 exclusive: Mutex::default(),
             }),
         })
+    }
+
+    /// A door's own access, which may do everything in the tenant and counts as no connection.
+    pub(crate) fn of_service(
+        broker: Arc<Broker>,
+        tenant: Arc<Tenant>,
+        connection: ConnectionId,
+    ) -> Self {
+        let known = Known { revision: 0, permissions: None, user: None, answers: HashMap::new() };
+        Self {
+            inner: Arc::new(Inner {
+                broker,
+                tenant,
+                user: "".into(),
+                connection,
+                service: true,
+                known: Mutex::new(known),
+                exclusive: Mutex::default(),
+            }),
+        }
     }
 
     /// The broker.
@@ -121,7 +144,8 @@ impl Access {
     /// Whether the user still exists and may be in this tenant.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.known().permissions.is_some() && !self.inner.tenant.is_deleted()
+        !self.inner.tenant.is_deleted()
+            && (self.inner.service || self.known().permissions.is_some())
     }
 
     /// Decides whether the user may do `verb` to the exchange or queue `name`.
@@ -130,6 +154,9 @@ impl Access {
     ///
     /// [`BrokerError::AccessRefused`] if not.
     pub fn allow(&self, verb: Verb, kind: Kind, name: &str) -> Result<(), BrokerError> {
+        if self.inner.service {
+            return Ok(());
+        }
         let resource =
             if name.is_empty() && kind == Kind::Exchange { DEFAULT_EXCHANGE } else { name };
         let mut known = self.known();
@@ -258,6 +285,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.service {
+            return;
+        }
         self.tenant.close_connection(&self.broker, &self.user, self.connection);
         self.broker.counters.connections_closed.add(1);
     }

@@ -39,6 +39,8 @@ pub struct Broker {
     pub(crate) replies: ReplyConsumers,
     pub(crate) sweeper: Alarm,
     pub(crate) next_id: AtomicU64,
+    /// Keyed by the operating system, so that its output cannot be foreseen.
+    pub(crate) secret: std::hash::RandomState,
     pub(crate) next_queue: AtomicU64,
     /// Queue identities below this are noted as used in the catalog.
     pub(crate) queue_ids_end: AtomicU64,
@@ -69,6 +71,7 @@ impl Broker {
             replies: ReplyConsumers::default(),
             sweeper: Alarm::default(),
             next_id: AtomicU64::new(1),
+            secret: std::hash::RandomState::new(),
             next_queue: AtomicU64::new(1),
             queue_ids_end: AtomicU64::new(0),
             users: Users::default(),
@@ -89,6 +92,11 @@ impl Broker {
     /// A number that no other connection or consumer of this process has.
     pub fn unique(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number that nobody outside can foresee.
+    pub(crate) fn unforeseeable(&self) -> u64 {
+        std::hash::BuildHasher::hash_one(&self.secret, self.unique())
     }
 
     /// The tenants' names, sorted.

@@ -244,7 +244,7 @@ impl Access {
 
 /// The message with its death written into the headers. Headers that cannot be taken apart stay as they are: a message
 /// that nobody can read must not keep others from being buried.
-fn with_history(
+pub(crate) fn with_history(
     queue: &Queue,
     message: &Message,
     reason: Reason,

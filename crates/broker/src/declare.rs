@@ -230,7 +230,7 @@ impl Broker {
     ) -> Result<(Arc<Queue>, Ticket), BrokerError> {
         let queue = self.make_queue(tenant, state, definition, owner, now, None)?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);
-        state.queues.insert(Arc::clone(&queue.name), Arc::clone(&queue));
+        state.queues.insert(Arc::clone(&queue));
         self.counters.queues_created.add(1);
         let durable = queue.kind().durable;
         let change =
@@ -284,6 +284,9 @@ impl Broker {
         }
         if queue.kind().durable {
             changes.push(definitions::remove_queue(&tenant.name, &queue.name));
+            if queue.metadata().is_some() {
+                changes.push(definitions::remove_metadata(&tenant.name, &queue.name));
+            }
         }
         self.forget_queue(queue);
         let count = self.pool.stats(queue.id).now().map_or(0, |stats| stats.ready);

@@ -153,6 +153,16 @@ pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
 }
 
+/// What a queue's users say about it, as JSON text.
+pub(crate) fn put_metadata(tenant: &str, queue: &str, json: &[u8]) -> DefinitionChange {
+    let key = key(&["metadata", tenant, queue]);
+    DefinitionChange::Put(Definition { key, value: json.into() })
+}
+
+pub(crate) fn remove_metadata(tenant: &str, queue: &str) -> DefinitionChange {
+    DefinitionChange::Remove(key(&["metadata", tenant, queue]))
+}
+
 fn binding_key(
     tenant: &str,
     source: &str,
@@ -303,6 +313,7 @@ impl Broker {
             "operator-policy",
             "exchange",
             "queue",
+            "metadata",
             "binding",
         ] {
             for definition in &definitions {
@@ -356,6 +367,10 @@ impl Broker {
             }
             ["queue", tenant, name] => {
                 self.load_queue(&*self.tenant_of(tenant)?, name, &read(value)?, now)
+            }
+            ["metadata", tenant, name] => {
+                self.load_metadata(&*self.tenant_of(tenant)?, name, value);
+                Ok(())
             }
             ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, &read(value)?),
             _ => {
@@ -467,7 +482,7 @@ impl Broker {
         let mut state = tenant.write();
         let queue = self.take_up_queue(tenant, &state, definition, QueueId(value.id), now)?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);
-        state.queues.insert(Arc::clone(&queue.name), queue);
+        state.queues.insert(queue);
         Ok(())
     }
 

@@ -22,12 +22,16 @@
 //! | `sweeper` | what time has made ready |
 //! | `stream` | queues that are read without taking |
 //! | `reply` | direct replies |
+//! | `service`, `queues` | a door's own access; a tenant's queues by name |
+//! | `post`, `browse`, `claim`, `remove`, `metadata` | the verbs of queue services |
 //! | `tasks` | every task the broker runs |
 
 mod access;
 mod administer;
 mod bind;
 mod broker;
+mod browse;
+mod claim;
 mod clock;
 mod consume;
 mod consumer;
@@ -38,12 +42,17 @@ mod definitions;
 mod delay;
 mod error;
 mod hop;
+mod metadata;
 mod outbox;
+mod post;
 mod publish;
 mod queue;
+mod queues;
 mod quotas;
+mod remove;
 mod reply;
 mod route_cache;
+mod service;
 mod settle;
 mod stream;
 mod sweeper;
@@ -54,6 +63,8 @@ mod users;
 pub use access::Access;
 pub use bind::{BindingRequest, DeclareExchange};
 pub use broker::Broker;
+pub use browse::{BrowseFilter, Browsed, QueueFill, Seen};
+pub use claim::{ClaimRequest, ClaimView, Claimed, Poison};
 pub use clock::Clock;
 pub use consume::Fetched;
 pub use consumer::{ConsumeOptions, Consumer, Credit, PREFETCH_UNLIMITED};
@@ -63,11 +74,16 @@ pub use declare::{DeclareQueue, Declared, PARKING_QUEUE};
 pub use definitions::PolicyKind;
 pub use error::{BrokerError, Kind};
 pub use hop::Hop;
+pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};
+pub use post::{Post, Posted};
 pub use publish::{Publish, Published, Publisher};
 pub use queue::{ConnectionId, Queue};
 pub use quotas::Quotas;
+pub use remove::{Popped, Removals};
 pub use reply::{REPLY_TO, is_reply_token};
+pub use service::TENANT_NAME_BYTES_MAX;
 pub use settle::{Counted, Holder, Refused, SettleBatch};
+pub use store::{Condition, Removal};
 pub use tenant::{Tenant, TenantDescription};
 pub use users::{User, Users};

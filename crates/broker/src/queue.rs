@@ -5,14 +5,15 @@
 //! an idle queue costs a few hundred bytes. Lock order: a queue's dispatcher, then the pool, then an outbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Waker};
 
-use model::{QueueDefinition, QueueId, QueueSettings, QueueType, Timestamp};
+use model::{Address, QueueDefinition, QueueId, QueueSettings, QueueType, Timestamp};
 use smallvec::SmallVec;
 use store::{Hold, LeaseRequest, Leased, Pool};
 
 use crate::consumer::Consumer;
+use crate::metadata::Metadata;
 use crate::outbox::{Outgoing, delivery_bytes};
 
 /// Most messages leased in one go: long enough to make locks cheap, short enough to share a backlog fairly.
@@ -49,6 +50,9 @@ pub struct Queue {
     /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
     stalled: AtomicBool,
     is_waiting_room: bool,
+    metadata: Mutex<Option<Arc<Metadata>>>,
+    /// What is posted to it by name has this address.
+    address: OnceLock<Arc<Address>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +96,24 @@ impl Queue {
             deleted: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             is_waiting_room: false,
+            metadata: Mutex::default(),
+            address: OnceLock::new(),
         }
+    }
+
+    /// What its users say about it; `None` if nothing.
+    pub fn metadata(&self) -> Option<Arc<Metadata>> {
+        self.metadata_slot().clone()
+    }
+
+    pub(crate) fn metadata_slot(&self) -> MutexGuard<'_, Option<Arc<Metadata>>> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of messages that are put into it by its name.
+    pub(crate) fn address(&self) -> Arc<Address> {
+        let make = || Address { exchange: "".into(), routing_key: (*self.name).into() };
+        Arc::clone(self.address.get_or_init(|| Arc::new(make())))
     }
 
     /// What holds for it now: its arguments and the policies that match.
@@ -287,7 +308,7 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Dispatch> {
+    fn lock(&self) -> MutexGuard<'_, Dispatch> {
         self.dispatch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,7 @@ use posthouse_amqp::RawTable;
 use crate::broker::Broker;
 use crate::error::{BrokerError, Kind};
 use crate::queue::{ConnectionId, Queue};
+use crate::queues::Queues;
 use crate::quotas::lower;
 use crate::route_cache::{RouteKind, RouteTarget};
 use crate::users::User;
@@ -34,7 +35,7 @@ pub struct Tenant {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) topology: Topology,
-    pub(crate) queues: HashMap<Arc<str>, Arc<Queue>>,
+    pub(crate) queues: Queues,
     /// Where the messages of delayed exchanges wait, by exchange.
     pub(crate) waiting: HashMap<Arc<str>, Arc<Queue>>,
     pub(crate) policies: Policies,
@@ -57,7 +58,7 @@ impl Tenant {
             name: name.into(),
             state: RwLock::new(State {
                 topology: Topology::new(name),
-                queues: HashMap::new(),
+                queues: Queues::default(),
                 waiting: HashMap::new(),
                 policies: Policies::default(),
                 limits: TenantLimits::default(),

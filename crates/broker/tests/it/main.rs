@@ -1,0 +1,6 @@
+//! What doors can rely on, asked of the broker itself.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod claims;
+mod queues;
+mod world;
