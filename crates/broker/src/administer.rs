@@ -62,6 +62,7 @@ impl Broker {
         for queue in tenant.queues() {
             self.delete_queue(&tenant, &queue, now)?;
         }
+        self.end_subscriptions_of(&tenant, now)?;
         let exchanges: Vec<Arc<str>> =
             tenant.read().topology.exchanges().map(|exchange| Arc::clone(&exchange.name)).collect();
         let mut changes = vec![definitions::remove_tenant(name)];

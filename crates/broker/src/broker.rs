@@ -15,10 +15,12 @@ use crate::administer::ById;
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::error::{BrokerError, Kind};
+use crate::follow::Feed;
 use crate::queue::{ConnectionId, Queue};
 use crate::quotas::{Held, Quotas};
 use crate::reply::ReplyConsumers;
 use crate::route_cache::RouteTarget;
+use crate::subscriptions::Register;
 use crate::sweeper::Alarm;
 use crate::tenant::Tenant;
 use crate::users::Users;
@@ -37,6 +39,10 @@ pub struct Broker {
     pub(crate) connections: Held,
     pub(crate) channels: Held,
     pub(crate) replies: ReplyConsumers,
+    /// Every live subscription.
+    pub(crate) subscriptions: Register,
+    /// Those that have news for whoever delivers.
+    pub(crate) feed: Feed,
     pub(crate) sweeper: Alarm,
     pub(crate) next_id: AtomicU64,
     /// Keyed by the operating system, so that its output cannot be foreseen.
@@ -69,6 +75,8 @@ impl Broker {
             connections: Held::default(),
             channels: Held::default(),
             replies: ReplyConsumers::default(),
+            subscriptions: Register::default(),
+            feed: Feed::default(),
             sweeper: Alarm::default(),
             next_id: AtomicU64::new(1),
             secret: std::hash::RandomState::new(),
@@ -128,7 +136,7 @@ impl Broker {
     /// Every queue of every tenant.
     pub fn all_queues(&self) -> Vec<Arc<Queue>> {
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
-        queues.values().filter(|queue| !queue.is_waiting_room()).cloned().collect()
+        queues.values().filter(|queue| queue.is_visible()).cloned().collect()
     }
 
     /// Enters a tenant as an authenticated user.
@@ -154,6 +162,10 @@ impl Broker {
 
     /// Has a queue deliver because something in it became ready.
     pub(crate) fn dispatch(&self, queue: &Arc<Queue>, now: Timestamp) {
+        if let Some(subscription) = queue.feeds() {
+            self.feed.note(subscription);
+            return;
+        }
         let expired = queue.dispatch(&*self.pool, now);
         if !expired.is_empty() {
             self.expire_in(queue, expired, now);

@@ -204,7 +204,7 @@ impl Access {
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
         let (grave, _, _) = self.ensure_queue(rule.queue, now)?;
-        let to = vec![RouteTarget::new(grave, false)];
+        let to = RouteTarget::with_followers(grave, false).collect();
         self.inner.broker.move_to(queue, poison, to, rule.ttl_ms, now)
     }
 }

@@ -40,7 +40,20 @@ impl Access {
         self.allow(Verb::Read, Kind::Queue, name)?;
         let queue = self.existing_queue(name)?;
         self.unlocked(&queue)?;
+        self.start_consumer(&queue, options, outbox, channel_credit, now)
+    }
+
+    /// Starts a consumer of a queue that it may read.
+    pub(crate) fn start_consumer(
+        &self,
+        queue: &Arc<Queue>,
+        options: ConsumeOptions,
+        outbox: &Arc<Outbox>,
+        channel_credit: Arc<Credit>,
+        now: Timestamp,
+    ) -> Result<Arc<Consumer>, BrokerError> {
         let broker = &self.inner.broker;
+        let name = &*queue.name;
         let cursor = if queue.is_stream() {
             if options.no_ack || options.prefetch == crate::consumer::PREFETCH_UNLIMITED {
                 return Err(BrokerError::Invalid(format!(
@@ -55,7 +68,7 @@ impl Access {
         let consumer = Arc::new(Consumer::new(
             broker.unique(),
             options,
-            Arc::clone(&queue),
+            Arc::clone(queue),
             outbox,
             channel_credit,
             cursor,

@@ -93,7 +93,7 @@ impl Broker {
                 let parking = self.parking_queue(&queue.tenant, now)?;
                 let (message, _) =
                     with_history(queue, message, reason, ("", Some(&parking.name)), now);
-                let to = vec![RouteTarget::new(parking, false)];
+                let to = RouteTarget::with_followers(parking, false).collect();
                 return Ok(Some(Grave { message, to, parked: true }));
             }
             Fate::DeadLetter { exchange, routing_key } => (exchange, routing_key),
@@ -115,7 +115,12 @@ impl Broker {
             Err(error) => return Err(error),
         };
         if let Some(history) = &history {
-            to.retain(|target| !history.closes_cycle(&target.queue.name));
+            // A queue that does not get it has nothing to be followed in.
+            let mut closed = false;
+            to.retain(|target| {
+                closed = (closed && target.follows) || history.closes_cycle(&target.queue.name);
+                !closed
+            });
         }
         if to.is_empty() {
             tracing::debug!(queue = %queue.name, reason = reason.word(), "dead letter reaches no queue, dropped");
@@ -286,8 +291,8 @@ pub(crate) fn enqueue(
         .iter()
         .map(|target| {
             let ttl_ms = [target.ttl_ms, expiration_ms].into_iter().flatten().min();
-            let expires =
-                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl_ms| now.after_ms(ttl_ms));
+            let stays = target.queue.is_stream() || target.follows;
+            let expires = ttl_ms.filter(|_| !stays).map(|ttl_ms| now.after_ms(ttl_ms));
             if let Some(expires) = expires {
                 sweeper.set(expires);
             }

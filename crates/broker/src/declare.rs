@@ -231,6 +231,8 @@ impl Broker {
         let queue = self.make_queue(tenant, state, definition, owner, now, None)?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);
         state.queues.insert(Arc::clone(&queue));
+        // Subscriptions wait for a queue of their name.
+        state.attach_followers(&queue.name);
         self.counters.queues_created.add(1);
         let durable = queue.kind().durable;
         let change =

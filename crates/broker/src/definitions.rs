@@ -25,6 +25,7 @@ use crate::declare::effective_settings;
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::quotas::Quotas;
+use crate::subscriptions::Subscription;
 use crate::tenant::{Tenant, TenantDescription};
 use crate::users::User;
 
@@ -62,6 +63,22 @@ struct QueueValue {
     durable: bool,
     auto_delete: bool,
     arguments: Box<str>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SubscriptionValue {
+    /// The queue that follows for it.
+    pub(crate) follower: u64,
+    pub(crate) subscriber: Box<str>,
+    /// JSON text.
+    pub(crate) options: Box<str>,
+    pub(crate) ttl_ms: u64,
+    pub(crate) created: u64,
+    pub(crate) updated: u64,
+    pub(crate) confirmed: bool,
+    pub(crate) collects: bool,
+    /// Delivered by who is told, and not by a consumer.
+    pub(crate) fed: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -151,6 +168,27 @@ pub(crate) fn put_queue(tenant: &str, queue: &QueueDefinition, id: QueueId) -> D
 
 pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
+}
+
+pub(crate) fn put_subscription(subscription: &Subscription) -> DefinitionChange {
+    let id = subscription.id.to_string();
+    let value = SubscriptionValue {
+        follower: subscription.follower.id.0,
+        subscriber: subscription.subscriber.clone(),
+        options: String::from_utf8_lossy(&subscription.options).into(),
+        ttl_ms: subscription.ttl_ms,
+        created: subscription.created.0,
+        updated: subscription.updated.0,
+        confirmed: subscription.confirmed,
+        collects: subscription.collects,
+        fed: subscription.follower.feeds().is_some(),
+    };
+    put(&["subscription", &subscription.tenant, &subscription.queue, &id], &value)
+}
+
+pub(crate) fn remove_subscription(subscription: &Subscription) -> DefinitionChange {
+    let id = subscription.id.to_string();
+    DefinitionChange::Remove(key(&["subscription", &subscription.tenant, &subscription.queue, &id]))
 }
 
 /// What a queue's users say about it, as JSON text.
@@ -314,6 +352,7 @@ impl Broker {
             "exchange",
             "queue",
             "metadata",
+            "subscription",
             "binding",
         ] {
             for definition in &definitions {
@@ -371,6 +410,9 @@ impl Broker {
             ["metadata", tenant, name] => {
                 self.load_metadata(&*self.tenant_of(tenant)?, name, value);
                 Ok(())
+            }
+            ["subscription", tenant, queue, id] => {
+                self.load_subscription(&*self.tenant_of(tenant)?, queue, id, &read(value)?, now)
             }
             ["binding", tenant, ..] => load_binding(&*self.tenant_of(tenant)?, &read(value)?),
             _ => {
@@ -500,7 +542,7 @@ impl Broker {
         Ok(queue)
     }
 
-    fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
+    pub(crate) fn ensure_in_pool(&self, queue: &Queue, now: Timestamp) -> Result<(), BrokerError> {
         if self.pool.stats(queue.id).now().is_err() {
             let changes = vec![Change::CreateQueue { queue: queue.id, kind: queue.kind() }];
             self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;

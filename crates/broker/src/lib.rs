@@ -23,6 +23,7 @@
 //! | `stream` | queues that are read without taking |
 //! | `reply` | direct replies |
 //! | `service`, `queues` | a door's own access; a tenant's queues by name |
+//! | `subscriptions`, `subscribe`, [`follow`] | who follows a queue; its definition; who delivers to it |
 //! | `post`, `browse`, `claim`, `remove`, `metadata` | the verbs of queue services |
 //! | `tasks` | every task the broker runs |
 
@@ -41,6 +42,7 @@ mod declare;
 mod definitions;
 mod delay;
 mod error;
+pub mod follow;
 mod hop;
 mod metadata;
 mod outbox;
@@ -55,6 +57,8 @@ mod route_cache;
 mod service;
 mod settle;
 mod stream;
+mod subscribe;
+mod subscriptions;
 mod sweeper;
 pub mod tasks;
 mod tenant;
@@ -85,5 +89,7 @@ pub use reply::{REPLY_TO, is_reply_token};
 pub use service::TENANT_NAME_BYTES_MAX;
 pub use settle::{Counted, Holder, Refused, SettleBatch};
 pub use store::{Condition, Removal};
+pub use subscribe::{Confirmation, Output, Subscribe, Subscribed, SubscriptionChange, Updated};
+pub use subscriptions::{SUBSCRIPTIONS_PER_QUEUE_MAX, Subscription};
 pub use tenant::{Tenant, TenantDescription};
 pub use users::{User, Users};

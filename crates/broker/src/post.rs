@@ -3,6 +3,7 @@
 use model::permission::Verb;
 use model::{Message, QueueId, Sequence, Ticket, Timestamp};
 use posthouse_amqp::properties::Peek;
+use smallvec::SmallVec;
 use store::{Change, Commit, Handout, Target, Targets};
 
 use crate::access::Access;
@@ -50,8 +51,12 @@ impl Access {
     ) -> Result<Posted, BrokerError> {
         self.allow(Verb::Write, Kind::Queue, queue)?;
         let queue = self.open_queue(queue, now)?;
-        let to = RouteTarget::new(queue, false);
-        self.check_room(&to, batch)?;
+        let reached: SmallVec<[RouteTarget; 1]> =
+            RouteTarget::with_followers(queue, false).collect();
+        let Some((to, followers)) = reached.split_first() else {
+            return Err(BrokerError::not_found(Kind::Queue, ""));
+        };
+        self.check_room(to, batch)?;
         let mut changes = Vec::with_capacity(batch.len());
         let mut earliest = Timestamp::MAX;
         for post in batch {
@@ -61,10 +66,16 @@ impl Access {
                 (peek.is_persistent() || to.keeps_all, peek.priority().unwrap_or(0));
             let (properties, body) = (post.properties, post.body);
             let message = Message::new(to.queue.address(), properties, body, persistent, priority);
-            let target = target_of(&to, post, priority, now);
+            let target = target_of(to, post, priority, now);
             let first = target.not_before.or(target.expires);
             earliest = earliest.min(first.unwrap_or(Timestamp::MAX));
-            let targets = Targets::from_iter([target]);
+            let copies = followers.iter().map(|follower| Target {
+                queue: follower.queue.id,
+                priority: priority.min(follower.priority_max),
+                expires: None,
+                not_before: target.not_before,
+            });
+            let targets = std::iter::once(target).chain(copies).collect::<Targets>();
             changes.push(Change::Enqueue { message, targets, dedup: None });
         }
         let count = changes.len() as u64;
@@ -74,11 +85,13 @@ impl Access {
         }
         let counters = &self.inner.broker.counters;
         counters.published.add(count);
-        counters.routed.add(count);
+        counters.routed.add(count * reached.len() as u64);
         if earliest != Timestamp::MAX {
             self.wake_sweeper(earliest);
         }
-        self.enqueued(&to.queue, to.overflow.as_ref(), now);
+        for target in &reached {
+            self.enqueued(&target.queue, target.overflow.as_ref(), now);
+        }
         Ok(Posted {
             queue: to.queue.id,
             first: Sequence((receipt.last.0 + 1).saturating_sub(count)),

@@ -226,12 +226,17 @@ impl Publisher {
         now: Timestamp,
     ) -> Published {
         let mut targets = Targets::new();
-        let mut refused = false;
+        let (mut refused, mut skipping) = (false, false);
         let body_bytes = message.body_len() as u64;
         for (place, target) in to.iter().enumerate() {
+            // Where the queue refused there is nothing to follow.
+            skipping &= target.follows;
+            if skipping {
+                continue;
+            }
             let not_before = extras.not_before.filter(|_| target.delayed);
             if !self.touch(target, place, body_bytes, not_before.is_some()) {
-                refused = true;
+                (refused, skipping) = (true, true);
                 self.refuse(target, &message, now);
                 continue;
             }
@@ -243,8 +248,8 @@ impl Publisher {
             };
             // A delayed message begins to live when its delay is over.
             let born = not_before.unwrap_or(now);
-            let expires =
-                ttl_ms.filter(|_| !target.queue.is_stream()).map(|ttl| born.after_ms(ttl));
+            let stays = target.follows || target.queue.is_stream();
+            let expires = ttl_ms.filter(|_| !stays).map(|ttl| born.after_ms(ttl));
             self.earliest = self.earliest.min(not_before.or(expires).unwrap_or(Timestamp::MAX));
             targets.push(Target {
                 queue: target.queue.id,

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Waker};
 
-use model::{Address, QueueDefinition, QueueId, QueueSettings, QueueType, Timestamp};
+use model::{
+    Address, QueueDefinition, QueueId, QueueSettings, QueueType, SubscriptionId, Timestamp,
+};
 use smallvec::SmallVec;
 use store::{Hold, LeaseRequest, Leased, Pool};
 
@@ -30,6 +32,19 @@ const CROWD_MESSAGES: u64 = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// What a queue is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// For clients.
+    Ordinary,
+    /// Delayed messages of an exchange wait in it.
+    WaitingRoom,
+    /// It follows a queue for a subscription, and has consumers.
+    Follower,
+    /// It follows a queue for a subscription whose deliverer is told when there is something.
+    Fed(SubscriptionId),
+}
+
 /// A queue.
 #[derive(Debug)]
 pub struct Queue {
@@ -49,7 +64,9 @@ pub struct Queue {
     deleted: AtomicBool,
     /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
     stalled: AtomicBool,
-    is_waiting_room: bool,
+    role: Role,
+    /// Whatever enters this queue enters these, too.
+    followers: RwLock<Arc<[Arc<Self>]>>,
     metadata: Mutex<Option<Arc<Metadata>>>,
     /// What is posted to it by name has this address.
     address: OnceLock<Arc<Address>>,
@@ -95,7 +112,8 @@ impl Queue {
             used: AtomicU64::new(now.0),
             deleted: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
-            is_waiting_room: false,
+            role: Role::Ordinary,
+            followers: RwLock::default(),
             metadata: Mutex::default(),
             address: OnceLock::new(),
         }
@@ -134,15 +152,51 @@ impl Queue {
         now: Timestamp,
     ) -> Self {
         let definition = QueueDefinition { durable, ..QueueDefinition::plain(exchange) };
-        Self {
-            is_waiting_room: true,
-            ..Self::new(id, tenant, definition, None, Arc::default(), now)
-        }
+        let role = Role::WaitingRoom;
+        Self { role, ..Self::new(id, tenant, definition, None, Arc::default(), now) }
+    }
+
+    /// The queue that follows others for a subscription.
+    pub(crate) fn follower(
+        id: QueueId,
+        tenant: Arc<str>,
+        definition: QueueDefinition,
+        role: Role,
+        now: Timestamp,
+    ) -> Self {
+        Self { role, ..Self::new(id, tenant, definition, None, Arc::default(), now) }
     }
 
     /// Whether delayed messages of the exchange of its name wait in it.
     pub(crate) fn is_waiting_room(&self) -> bool {
-        self.is_waiting_room
+        self.role == Role::WaitingRoom
+    }
+
+    /// Whether clients see it.
+    pub(crate) fn is_visible(&self) -> bool {
+        self.role == Role::Ordinary
+    }
+
+    /// Whether it follows others for a subscription.
+    pub(crate) fn follows(&self) -> bool {
+        matches!(self.role, Role::Follower | Role::Fed(_))
+    }
+
+    /// The subscription that is told when it has something, instead of a consumer.
+    pub(crate) fn feeds(&self) -> Option<SubscriptionId> {
+        match self.role {
+            Role::Fed(subscription) => Some(subscription),
+            Role::Ordinary | Role::WaitingRoom | Role::Follower => None,
+        }
+    }
+
+    /// The queues that whatever enters this one enters, too.
+    pub(crate) fn followers(&self) -> Arc<[Arc<Self>]> {
+        Arc::clone(&self.followers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_followers(&self, followers: Arc<[Arc<Self>]>) {
+        *self.followers.write().unwrap_or_else(PoisonError::into_inner) = followers;
     }
 
     /// The pseudo-queue of a consumer of direct replies.
@@ -279,7 +333,10 @@ impl Queue {
     /// compare in [`Queue::poll_relaxed`].
     pub(crate) fn crowd(&self, pool: &dyn Pool) -> Option<u64> {
         let dispatch = self.lock();
-        if dispatch.consumers.is_empty() || self.is_stream() || self.stalled.load(Ordering::Relaxed)
+        if dispatch.consumers.is_empty()
+            || self.is_stream()
+            || self.follows()
+            || self.stalled.load(Ordering::Relaxed)
         {
             return None;
         }

@@ -46,6 +46,8 @@ pub(crate) struct RouteTarget {
     pub(crate) keeps_all: bool,
     /// Whether the way there leads through an exchange that honours `x-delay`.
     pub(crate) delayed: bool,
+    /// Whether it is there because the queue before it is, as its follower.
+    pub(crate) follows: bool,
 }
 
 /// The limits of a queue that has some.
@@ -68,7 +70,17 @@ impl RouteTarget {
             mode: settings.overflow,
         });
         let ttl_ms = if stream { None } else { settings.message_ttl };
-        Self { priority_max: settings.priority_max, ttl_ms, overflow, delayed, keeps_all, queue }
+        let (priority_max, follows) = (settings.priority_max, queue.follows());
+        Self { priority_max, ttl_ms, overflow, delayed, follows, keeps_all, queue }
+    }
+
+    /// A queue, and behind it the queues that follow it.
+    pub(crate) fn with_followers(queue: Arc<Queue>, delayed: bool) -> impl Iterator<Item = Self> {
+        let followers = queue.followers();
+        let own = Self::new(queue, delayed);
+        let count = followers.len();
+        let follow = move |index| Some(Self::new(Arc::clone(followers.get(index)?), delayed));
+        std::iter::once(own).chain((0..count).filter_map(follow))
     }
 }
 

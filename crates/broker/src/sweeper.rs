@@ -86,7 +86,8 @@ fn sweep(broker: &Broker) -> Option<Timestamp> {
         }
         let idle = broker.expire_idle_queues(now);
         let old = broker.trim_old_streams(now);
-        let next = [due.next, idle, old].into_iter().flatten().min();
+        let ended = broker.end_subscriptions(now);
+        let next = [due.next, idle, old, ended].into_iter().flatten().min();
         if next.is_none_or(|next| next > now) {
             return next;
         }

@@ -2,7 +2,7 @@
 //!
 //! | task | what it does | wakes |
 //! |---|---|---|
-//! | sweeper | expires, ends delays and leases, drops idle queues | at the next deadline |
+//! | sweeper | expires, ends delays, claims and subscriptions, drops idle queues | at the next deadline |
 //! | hints | dispatches queues in which the pool made something ready | when the pool says so |
 //!
 //! Both run until their future is dropped; the caller spawns and stops them. Connections are tasks of their doors.

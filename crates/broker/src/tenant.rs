@@ -18,6 +18,7 @@ use crate::queue::{ConnectionId, Queue};
 use crate::queues::Queues;
 use crate::quotas::lower;
 use crate::route_cache::{RouteKind, RouteTarget};
+use crate::subscriptions::Subscriptions;
 use crate::users::User;
 
 /// A tenant.
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) queues: Queues,
     /// Where the messages of delayed exchanges wait, by exchange.
     pub(crate) waiting: HashMap<Arc<str>, Arc<Queue>>,
+    /// By queue, also of queues that are gone or not there yet.
+    pub(crate) subscriptions: HashMap<Arc<str>, Subscriptions>,
     pub(crate) policies: Policies,
     pub(crate) limits: TenantLimits,
     pub(crate) description: TenantDescription,
@@ -60,6 +63,7 @@ impl Tenant {
                 topology: Topology::new(name),
                 queues: Queues::default(),
                 waiting: HashMap::new(),
+                subscriptions: HashMap::new(),
                 policies: Policies::default(),
                 limits: TenantLimits::default(),
                 description,
@@ -199,7 +203,8 @@ fn targets(broker: &Broker, routed: &Routed) -> Vec<RouteTarget> {
     let delayed = routed.delayed.iter().map(|id| (*id, true));
     at_once
         .chain(delayed)
-        .filter_map(|(id, delayed)| Some(RouteTarget::new(broker.queue(id)?, delayed)))
+        .filter_map(|(id, delayed)| Some(RouteTarget::with_followers(broker.queue(id)?, delayed)))
+        .flatten()
         .collect()
 }
 

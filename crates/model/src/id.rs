@@ -30,55 +30,66 @@ impl Ticket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DedupId(pub u128);
 
-/// Who holds messages by a claim: 96 bits, mostly random, so that nobody guesses the claim of another.
-///
-/// As text 24 lower-case hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClaimId(u128);
-
-/// Digits of a [`ClaimId`] as text.
-const CLAIM_DIGITS: usize = 24;
-
-impl ClaimId {
-    /// From the moment and a random number: the moment tells claims of different days apart, the rest is secret.
-    #[must_use]
-    pub fn new(seconds: u32, random: u64) -> Self {
-        Self(u128::from(seconds) << 64 | u128::from(random))
-    }
-
-    /// As a store keeps it.
-    #[must_use]
-    pub fn to_bits(self) -> u128 {
-        self.0
-    }
-
-    /// What [`ClaimId::to_bits`] said; bits above the 96th are dropped.
-    #[must_use]
-    pub fn from_bits(bits: u128) -> Self {
-        Self(bits & ((1 << 96) - 1))
-    }
-}
-
-impl fmt::Display for ClaimId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:024x}", self.0)
-    }
-}
+/// Digits of an identity that clients see, as text.
+const TEXT_DIGITS: usize = 24;
 
 /// The text is not 24 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a claim id is 24 hexadecimal digits")]
-pub struct NoClaimId;
+#[error("an id is {TEXT_DIGITS} hexadecimal digits")]
+pub struct NotAnId;
 
-impl FromStr for ClaimId {
-    type Err = NoClaimId;
+macro_rules! text_ids {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $(
+        $(#[$doc])*
+        ///
+        /// 96 bits, mostly random, so that nobody guesses another's. As text 24 lower-case hexadecimal digits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u128);
 
-    fn from_str(text: &str) -> Result<Self, NoClaimId> {
-        let digits =
-            text.len() == CLAIM_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let bits = u128::from_str_radix(text, 16).ok().filter(|_| digits);
-        bits.map(Self).ok_or(NoClaimId)
-    }
+        impl $name {
+            /// From the moment and a random number: the moment makes later ones greater, the rest is secret.
+            #[must_use]
+            pub fn new(seconds: u32, random: u64) -> Self {
+                Self((u128::from(seconds) << 64) | u128::from(random))
+            }
+
+            /// As a store keeps it.
+            #[must_use]
+            pub fn to_bits(self) -> u128 {
+                self.0
+            }
+
+            /// What [`Self::to_bits`] said; bits above the 96th are dropped.
+            #[must_use]
+            pub fn from_bits(bits: u128) -> Self {
+                Self(bits & ((1 << 96) - 1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:024x}", self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let whole = text.len() == TEXT_DIGITS && hexadecimal;
+                let bits = u128::from_str_radix(text, 16).ok().filter(|_| whole);
+                bits.map(Self).ok_or(NotAnId)
+            }
+        }
+    )* };
+}
+
+text_ids! {
+    /// Who holds messages by a claim.
+    ClaimId,
+    /// A subscription.
+    SubscriptionId,
 }
 
 #[cfg(test)]
@@ -91,7 +102,7 @@ mod tests {
 
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string(), "65432100fffffffffffffff8");
-        assert_eq!("65432100fffffffffffffff".parse::<ClaimId>(), Err(NoClaimId));
-        assert_eq!("+5432100fffffffffffffff8".parse::<ClaimId>(), Err(NoClaimId));
+        assert_eq!("65432100fffffffffffffff".parse::<ClaimId>(), Err(NotAnId));
+        assert_eq!("+5432100fffffffffffffff8".parse::<ClaimId>(), Err(NotAnId));
     }
 }

@@ -39,7 +39,7 @@ mod slots;
 pub mod stream_offset;
 pub mod time;
 
-pub use id::{ClaimId, DedupId, NoClaimId, QueueId, Sequence, Ticket};
+pub use id::{ClaimId, DedupId, NotAnId, QueueId, Sequence, SubscriptionId, Ticket};
 pub use message::{Address, Message};
 pub use queue::{Overflow, QueueDefinition, QueueOptions, QueueType};
 pub use settings::QueueSettings;

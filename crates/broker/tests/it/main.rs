@@ -3,4 +3,5 @@
 
 mod claims;
 mod queues;
+mod subscriptions;
 mod world;

@@ -1,0 +1,260 @@
+//! Delivering what subscriptions collect: for whoever calls subscribers outside (webhooks, mail, exchanges).
+//!
+//! One task asks [`Broker::subscription_news`] and gets the identities of subscriptions that it should look at: they have
+//! something to deliver, they were changed, or they are gone. At the start these are all of [`Output::Delivery`], so
+//! there is no list to be asked for first (there is one: [`Broker::live_subscriptions`]). News of one subscription that
+//! nobody has taken yet come once.
+//!
+//! For each: [`Broker::live_subscription`] says how it stands (`None`: it is gone, and so are its messages). If it may be
+//! delivered to, [`Broker::lease_followed`] hands out messages, oldest first, each to nobody else until it is settled. When
+//! less comes than was asked for, news will come with the next. [`Broker::settle_followed`] ends leases, in one commit:
+//! delivered, to be tried again at a time, or given up and moved into a queue. A restart, or the end of the process in
+//! the middle of an attempt, ends leases too: the message is handed out again, as `redelivered`, and none is lost.
+//!
+//! How often an attempt failed is in `delivery_count`, and survives restarts. What time to live a message was posted with is
+//! in its `expiration` property as far as its door put it there; copies themselves do not expire.
+//!
+//! [`Output::Delivery`]: crate::Output::Delivery
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use model::{QueueDefinition, Sequence, SubscriptionId, Ticket, Timestamp};
+use smallvec::smallvec;
+use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, QueueStats, Settlement};
+
+use crate::broker::Broker;
+use crate::dead_letter::{Reason, enqueue, with_history};
+use crate::declare::PARKING_QUEUE;
+use crate::error::{BrokerError, Kind};
+use crate::queue::Queue;
+use crate::route_cache::RouteTarget;
+use crate::subscriptions::Subscription;
+
+/// Subscriptions with news. Bounded by how many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    news: HashSet<SubscriptionId, foldhash::fast::RandomState>,
+    waker: Option<Waker>,
+}
+
+impl Feed {
+    /// There is something about a subscription.
+    pub(crate) fn note(&self, subscription: SubscriptionId) {
+        let waker = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.news.insert(subscription);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<Vec<SubscriptionId>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.news.is_empty() {
+            inner.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(inner.news.drain().collect())
+    }
+}
+
+/// Messages to be delivered.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Oldest first. Each is held until it is settled with [`Broker::settle_followed`].
+    pub messages: Vec<Leased>,
+    /// There is more: ask again when these are settled or there is room, or wait for news.
+    pub more: bool,
+}
+
+/// How an attempt to deliver a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempted<'a> {
+    /// It is delivered.
+    Delivered,
+    /// It failed, and is tried again at this time.
+    Failed {
+        /// Handed out again then.
+        retry_at: Timestamp,
+    },
+    /// It was not tried: nothing is counted.
+    Postponed {
+        /// Handed out again then; `None` for at once.
+        until: Option<Timestamp>,
+    },
+    /// It is given up: to a queue of the tenant, made if need be.
+    GivenUp {
+        /// Its name; `None` for the parking queue.
+        queue: Option<&'a str>,
+    },
+}
+
+impl Broker {
+    /// Subscriptions to look at; waits until there are some. For one task at a time. Cancel-safe.
+    pub async fn subscription_news(&self) -> Vec<SubscriptionId> {
+        poll_fn(|context| self.poll_subscription_news(context)).await
+    }
+
+    /// As [`Broker::subscription_news`], for a hand-written future.
+    pub fn poll_subscription_news(&self, context: &Context<'_>) -> Poll<Vec<SubscriptionId>> {
+        self.feed.poll(context)
+    }
+
+    /// How a subscription stands; `None` if it is gone.
+    pub fn live_subscription(&self, id: SubscriptionId) -> Option<Arc<Subscription>> {
+        self.subscriptions.get(id)
+    }
+
+    /// Every subscription of every tenant, in no order.
+    pub fn live_subscriptions(&self) -> Vec<Arc<Subscription>> {
+        self.subscriptions.all()
+    }
+
+    /// What waits for a subscription, and what is being delivered.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone.
+    pub fn followed_stats(&self, subscription: &Subscription) -> Result<QueueStats, BrokerError> {
+        Ok(self.pool.stats(subscription.follower().id).now()?)
+    }
+
+    /// Hands out at most `count_max` messages of a subscription.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the store fails.
+    pub fn lease_followed(
+        &self,
+        subscription: &Subscription,
+        count_max: usize,
+        bytes_max: usize,
+        now: Timestamp,
+    ) -> Result<Followed, BrokerError> {
+        let request = LeaseRequest {
+            queue: subscription.follower().id,
+            messages_max: count_max,
+            bytes_max,
+            hold: Hold::UntilSettled,
+            now,
+        };
+        let lease = self.pool.lease(request).now()?;
+        let mut messages = lease.expired;
+        messages.extend(lease.messages);
+        Ok(Followed { messages, more: lease.more })
+    }
+
+    /// Ends the leases of messages of a subscription, all in one commit.
+    ///
+    /// If there is no space for what is given up, it is handed out again a little later.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant is gone, or the store has failed.
+    pub fn settle_followed(
+        &self,
+        subscription: &Subscription,
+        attempts: &[(Leased, Attempted<'_>)],
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let follower = subscription.follower();
+        let (mut changes, mut copies, mut reached) = (Vec::new(), Vec::new(), Vec::new());
+        for (leased, attempted) in attempts {
+            let end = |settlement| settle(follower, leased.sequence, settlement);
+            match attempted {
+                Attempted::Delivered => changes.push(end(Settlement::Ack)),
+                Attempted::Failed { retry_at } => {
+                    self.sweeper.set(*retry_at);
+                    let not_before = Some(*retry_at);
+                    changes.push(end(Settlement::Release { not_before, counted: true }));
+                }
+                Attempted::Postponed { until } => {
+                    self.sweeper.set(until.unwrap_or(Timestamp::MAX));
+                    let not_before = *until;
+                    changes.push(end(Settlement::Release { not_before, counted: false }));
+                }
+                Attempted::GivenUp { queue } => {
+                    let name = queue.unwrap_or(PARKING_QUEUE);
+                    let grave = self.grave(&subscription.tenant, name, now)?;
+                    let to: Vec<_> = RouteTarget::with_followers(grave, false).collect();
+                    let reason = Reason::DeliveryLimit;
+                    let (message, _) =
+                        with_history(follower, &leased.message, reason, ("", Some(name)), now);
+                    copies.push((leased.sequence, enqueue(message, &to, None, now, &self.sweeper)));
+                    reached.extend(to);
+                }
+            }
+        }
+        self.commit_settled(follower, changes, copies, reached, now)
+    }
+
+    fn commit_settled(
+        &self,
+        follower: &Arc<Queue>,
+        plain: Vec<Change>,
+        copies: Vec<(Sequence, Change)>,
+        reached: Vec<RouteTarget>,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let given_up: Vec<Sequence> = copies.iter().map(|it| it.0).collect();
+        let ended = |settlement| given_up.iter().map(move |it| settle(follower, *it, settlement));
+        let handout = if given_up.is_empty() { Handout::AtOnce } else { Handout::WhenDurable };
+        let moved = ended(Settlement::Ack).chain(copies.into_iter().map(|it| it.1));
+        let changes = plain.iter().cloned().chain(moved).collect();
+        let receipt = match self.pool.commit(Commit { changes, now, handout }).now() {
+            Ok(receipt) => {
+                given_up.iter().for_each(|_| self.count_dead(Reason::DeliveryLimit));
+                self.follow_up(reached, now, 0);
+                receipt
+            }
+            Err(error) if error.retryable() && !given_up.is_empty() => {
+                tracing::warn!(queue = %follower.name, %error, "given up deliveries wait on");
+                let later = Some(self.a_little_later(now));
+                let back = Settlement::Release { not_before: later, counted: false };
+                let changes = plain.into_iter().chain(ended(back)).collect();
+                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(id) = follower.feeds() {
+            self.note_if_ready(id, follower);
+        }
+        Ok(receipt.ticket)
+    }
+
+    /// What came back is news.
+    fn note_if_ready(&self, id: SubscriptionId, follower: &Queue) {
+        if self.pool.stats(follower.id).now().is_ok_and(|stats| stats.ready > 0) {
+            self.feed.note(id);
+        }
+    }
+
+    /// The queue of a tenant that is given what nobody could deliver.
+    fn grave(&self, tenant: &str, name: &str, now: Timestamp) -> Result<Arc<Queue>, BrokerError> {
+        if name == PARKING_QUEUE {
+            return self.parking_queue(tenant, now);
+        }
+        let tenant =
+            self.tenant(tenant).ok_or_else(|| BrokerError::not_found(Kind::Tenant, tenant))?;
+        let mut state = tenant.write();
+        if let Some(queue) = state.queues.get(name) {
+            return Ok(Arc::clone(queue));
+        }
+        let definition = QueueDefinition::plain(name);
+        Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.0)
+    }
+}
+
+fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {
+    Change::Settle { queue: queue.id, sequences: smallvec![(sequence, sequence)], settlement }
+}
