@@ -25,7 +25,6 @@ use crate::declare::effective_settings;
 use crate::error::{BrokerError, Kind};
 use crate::queue::Queue;
 use crate::quotas::Quotas;
-use crate::subscriptions::Subscription;
 use crate::tenant::{Tenant, TenantDescription};
 use crate::users::User;
 
@@ -66,22 +65,6 @@ struct QueueValue {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SubscriptionValue {
-    /// The queue that follows for it.
-    pub(crate) follower: u64,
-    pub(crate) subscriber: Box<str>,
-    /// JSON text.
-    pub(crate) options: Box<str>,
-    pub(crate) ttl_ms: u64,
-    pub(crate) created: u64,
-    pub(crate) updated: u64,
-    pub(crate) confirmed: bool,
-    pub(crate) collects: bool,
-    /// Delivered by who is told, and not by a consumer.
-    pub(crate) fed: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
 struct BindingValue {
     source: Box<str>,
     destination: Box<str>,
@@ -114,7 +97,7 @@ struct PolicyValue {
     definition: Box<str>,
 }
 
-fn key(parts: &[&str]) -> Box<str> {
+pub(crate) fn key(parts: &[&str]) -> Box<str> {
     let escaped: Vec<String> =
         parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F")).collect();
     escaped.join("/").into()
@@ -124,7 +107,7 @@ fn parts(key: &str) -> Vec<String> {
     key.split('/').map(|part| part.replace("%2F", "/").replace("%25", "%")).collect()
 }
 
-fn put(parts: &[&str], value: &impl Serialize) -> DefinitionChange {
+pub(crate) fn put(parts: &[&str], value: &impl Serialize) -> DefinitionChange {
     // Our own structs of strings and numbers always have a JSON form.
     let value = serde_json::to_vec(value).unwrap_or_default().into();
     DefinitionChange::Put(Definition { key: key(parts), value })
@@ -168,27 +151,6 @@ pub(crate) fn put_queue(tenant: &str, queue: &QueueDefinition, id: QueueId) -> D
 
 pub(crate) fn remove_queue(tenant: &str, name: &str) -> DefinitionChange {
     DefinitionChange::Remove(key(&["queue", tenant, name]))
-}
-
-pub(crate) fn put_subscription(subscription: &Subscription) -> DefinitionChange {
-    let id = subscription.id.to_string();
-    let value = SubscriptionValue {
-        follower: subscription.follower.id.0,
-        subscriber: subscription.subscriber.clone(),
-        options: String::from_utf8_lossy(&subscription.options).into(),
-        ttl_ms: subscription.ttl_ms,
-        created: subscription.created.0,
-        updated: subscription.updated.0,
-        confirmed: subscription.confirmed,
-        collects: subscription.collects,
-        fed: subscription.follower.feeds().is_some(),
-    };
-    put(&["subscription", &subscription.tenant, &subscription.queue, &id], &value)
-}
-
-pub(crate) fn remove_subscription(subscription: &Subscription) -> DefinitionChange {
-    let id = subscription.id.to_string();
-    DefinitionChange::Remove(key(&["subscription", &subscription.tenant, &subscription.queue, &id]))
 }
 
 /// What a queue's users say about it, as JSON text.

@@ -16,11 +16,13 @@ use store::{Change, Commit};
 use crate::access::Access;
 use crate::broker::Broker;
 use crate::consumer::{ConsumeOptions, Consumer, Credit};
-use crate::definitions::{self, SubscriptionValue};
 use crate::error::{BrokerError, Kind};
 use crate::outbox::{Outbox, Outgoing};
 use crate::queue::{Queue, Role};
-use crate::subscriptions::{SUBSCRIPTIONS_PER_QUEUE_MAX, Subscription};
+use crate::subscriptions::{
+    SUBSCRIPTIONS_PER_QUEUE_MAX, Subscription, SubscriptionValue, put_subscription,
+    remove_subscription,
+};
 use crate::tenant::{State, Tenant};
 
 /// Longest URI of a subscriber.
@@ -370,7 +372,7 @@ impl Broker {
         state: &mut State,
         subscription: &Arc<Subscription>,
     ) -> Result<Ticket, BrokerError> {
-        let change = subscription.is_durable().then(|| definitions::put_subscription(subscription));
+        let change = subscription.is_durable().then(|| put_subscription(subscription));
         let ticket = self.define(change.into_iter().collect())?;
         state.put_subscription(Arc::clone(subscription));
         self.subscriptions.insert(Arc::clone(subscription));
@@ -432,8 +434,7 @@ impl Broker {
         let consumers = follower.delete().unwrap_or_default();
         self.forget_queue(follower);
         // The definition first: a queue without one is dropped at the start, the other way round it would come back.
-        let change =
-            subscription.is_durable().then(|| definitions::remove_subscription(&subscription));
+        let change = subscription.is_durable().then(|| remove_subscription(&subscription));
         let ticket = self.define(change.into_iter().collect())?;
         let changes = vec![Change::DeleteQueue { queue: follower.id }];
         let receipt = self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;

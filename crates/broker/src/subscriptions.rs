@@ -5,7 +5,10 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{SubscriptionId, Timestamp};
+use serde::{Deserialize, Serialize};
+use store::DefinitionChange;
 
+use crate::definitions::{key, put};
 use crate::queue::Queue;
 use crate::tenant::State;
 
@@ -104,6 +107,44 @@ impl Subscriptions {
         self.by_subscriber.remove(&subscription.subscriber);
         Some(subscription)
     }
+}
+
+/// A subscription as the catalog has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SubscriptionValue {
+    /// The queue that follows for it.
+    pub(crate) follower: u64,
+    pub(crate) subscriber: Box<str>,
+    /// JSON text.
+    pub(crate) options: Box<str>,
+    pub(crate) ttl_ms: u64,
+    pub(crate) created: u64,
+    pub(crate) updated: u64,
+    pub(crate) confirmed: bool,
+    pub(crate) collects: bool,
+    /// Delivered by who is told, and not by a consumer.
+    pub(crate) fed: bool,
+}
+
+pub(crate) fn put_subscription(subscription: &Subscription) -> DefinitionChange {
+    let id = subscription.id.to_string();
+    let value = SubscriptionValue {
+        follower: subscription.follower.id.0,
+        subscriber: subscription.subscriber.clone(),
+        options: String::from_utf8_lossy(&subscription.options).into(),
+        ttl_ms: subscription.ttl_ms,
+        created: subscription.created.0,
+        updated: subscription.updated.0,
+        confirmed: subscription.confirmed,
+        collects: subscription.collects,
+        fed: subscription.follower.feeds().is_some(),
+    };
+    put(&["subscription", &subscription.tenant, &subscription.queue, &id], &value)
+}
+
+pub(crate) fn remove_subscription(subscription: &Subscription) -> DefinitionChange {
+    let id = subscription.id.to_string();
+    DefinitionChange::Remove(key(&["subscription", &subscription.tenant, &subscription.queue, &id]))
 }
 
 impl State {
