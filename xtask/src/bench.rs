@@ -2,9 +2,11 @@
 //!
 //! Brokers run one after the other on core 0, the load tool on core 1, each run on a fresh data directory of the same
 //! disk. Ratios of one run are what counts; `docs/performance.md` has the table of the day and says how to read it.
+//! With `--queues` it is the queue service beside real Zaqar instead, see [`queues`].
 
 mod backlog;
 mod broker;
+mod queues;
 mod report;
 mod rows;
 mod syncs;
@@ -30,6 +32,9 @@ pub(crate) struct Args {
     /// Only these rows, by name; `backlog` is fill, memory, kill -9, first delivery and drain. Without it all of them.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// The queue service beside real Zaqar, over HTTP, instead of the broker beside RabbitMQ.
+    #[arg(long)]
+    queues: bool,
     /// How often each row is measured; medians count.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -39,6 +44,9 @@ pub(crate) struct Args {
     /// Without RabbitMQ.
     #[arg(long)]
     no_rabbitmq: bool,
+    /// Without Zaqar.
+    #[arg(long)]
+    no_zaqar: bool,
     /// The load tool; without it the one in `../shared/tools/amqp-load` is built.
     #[arg(long, env = "AMQP_LOAD")]
     amqp_load: Option<PathBuf>,
@@ -62,6 +70,9 @@ pub(crate) struct Args {
 ///
 /// If a broker or the load tool fails. A missed floor is said in the table and is no error.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.queues {
+        return queues::run(args);
+    }
     for name in &args.rows {
         let known = name == "backlog" || ROWS.iter().any(|row| row.name == name);
         ensure!(

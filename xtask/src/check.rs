@@ -49,7 +49,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "python",
-        what: "pika, py-amqp, Kombu, Celery, aio-pika",
+        what: "pika, py-amqp, Kombu, Celery, aio-pika, zaqarclient, openstacksdk, schemathesis",
         run: python,
         is_needed: false,
     },
@@ -106,6 +106,7 @@ fn install_all() -> anyhow::Result<()> {
     install::tools()?;
     install::components()?;
     install::python_packages()?;
+    install::keystone()?;
     install::node_packages()
 }
 
@@ -146,6 +147,10 @@ fn python() -> anyhow::Result<()> {
     let suite = install::root().join("tests/compat/python");
     let mut pytest = Command::new(install::python());
     pytest.args(["-m", "pytest"]).current_dir(suite).env("PYTHONDONTWRITEBYTECODE", "1");
+    // Kept between runs: the bootstrap of an identity service is slower than all of its tests.
+    let folder = install::target().join("compat/keystone-data");
+    pytest.env("POSTHOUSE_TEST_KEYSTONE", install::keystone_python());
+    pytest.env("POSTHOUSE_TEST_KEYSTONE_FOLDER", folder);
     install::run(pytest.env("POSTHOUSE_PROGRAM", program()))
 }
 

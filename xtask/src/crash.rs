@@ -15,8 +15,9 @@ mod load;
 mod plan;
 mod power;
 mod producer;
+mod queues;
 mod random;
-mod server;
+pub(crate) mod server;
 mod topology;
 mod volume;
 mod wire;
@@ -72,6 +73,8 @@ pub(crate) enum Fault {
     Torn,
     /// Bits of stored messages are flipped.
     Flip,
+    /// kill -9 under load over HTTP: posts, claims, deletions, webhooks.
+    Queues,
 }
 
 /// Runs the command to its end.
@@ -158,6 +161,9 @@ impl Campaign {
         if self.fault == Fault::DiskFull {
             settings = disk_full::SETTINGS.map(str::to_owned).to_vec();
         }
+        if self.fault == Fault::Queues {
+            settings.extend(queues::SETTINGS.map(str::to_owned));
+        }
         Rig {
             launch: Launch {
                 command: vec![program.to_path_buf()],
@@ -184,7 +190,9 @@ impl Campaign {
                 found.context("no `strace`: apt-get install strace")?;
                 Ok(None)
             }
-            Fault::Kill | Fault::KillRecovery | Fault::Torn | Fault::Flip => Ok(None),
+            Fault::Kill | Fault::KillRecovery | Fault::Torn | Fault::Flip | Fault::Queues => {
+                Ok(None)
+            }
         }
     }
 
@@ -198,6 +206,7 @@ impl Campaign {
             (Fault::Fsync, _) => fsync::run(cycle),
             (Fault::Torn, _) => damage::torn(cycle),
             (Fault::Flip, _) => damage::flip(cycle),
+            (Fault::Queues, _) => queues::run(cycle),
         }
     }
 

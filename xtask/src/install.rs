@@ -22,6 +22,11 @@ pub(crate) fn python() -> PathBuf {
     target().join("compat/venv/bin/python")
 }
 
+/// The Python that has Keystone.
+pub(crate) fn keystone_python() -> PathBuf {
+    target().join("compat/keystone/bin/python")
+}
+
 /// A thing the tests call, and the Debian packages that bring it.
 struct Tool {
     what: &'static str,
@@ -116,23 +121,72 @@ pub(crate) fn components() -> anyhow::Result<()> {
 ///
 /// If Python or pip fail.
 pub(crate) fn python_packages() -> anyhow::Result<()> {
-    let requirements = root().join("tests/compat/python/requirements.txt");
-    let stamp = target().join("compat/requirements.txt");
-    if python().exists() && same(&requirements, &stamp) {
-        println!("the Python packages are there: {}", python().display());
-        return Ok(());
+    environment("venv", "requirements.txt").map(drop)
+}
+
+/// Real Zaqar in an environment of its own; returns its Python.
+///
+/// # Errors
+///
+/// If Python or pip fail.
+pub(crate) fn zaqar() -> anyhow::Result<PathBuf> {
+    environment("zaqar", "zaqar-requirements.txt")
+}
+
+/// Real Keystone in an environment of its own, see [`keystone_python`].
+///
+/// # Errors
+///
+/// If Python or pip fail.
+pub(crate) fn keystone() -> anyhow::Result<()> {
+    environment("keystone", "keystone-requirements.txt").map(drop)
+}
+
+/// A virtual environment in the target folder with what a list of the Python suites names; returns its Python.
+fn environment(name: &str, list: &str) -> anyhow::Result<PathBuf> {
+    let requirements = root().join("tests/compat/python").join(list);
+    let (venv, stamp) = (target().join("compat").join(name), target().join("compat").join(list));
+    let python = venv.join("bin/python");
+    if python.exists() && same(&requirements, &stamp) {
+        println!("the Python packages of {name} are there: {}", python.display());
+        return Ok(python);
     }
-    println!(
-        "installs into {}: what {} lists",
-        target().join("compat/venv").display(),
-        requirements.display()
-    );
-    let venv = target().join("compat/venv");
+    println!("installs into {}: what {} lists", venv.display(), requirements.display());
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-    run(Command::new(python()).args(quiet).arg(&requirements))?;
+    run(Command::new(&python).args(quiet).arg(&requirements))?;
     std::fs::copy(&requirements, &stamp).context("cannot remember what was installed")?;
-    Ok(())
+    Ok(python)
+}
+
+/// Installs Debian packages that are needed if one of the programs does not answer to `--version`.
+///
+/// # Errors
+///
+/// If they cannot be installed.
+pub(crate) fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(program, _)| !is_there(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installs these Debian packages: {}", missing.join(" "));
+    apt_get(&["update", "-qq"])?;
+    apt_get(&[&["install", "-y", "-qq", "--no-install-recommends"], missing.as_slice()].concat())
+}
+
+/// Whether a program can be started at all; what it says does not matter.
+fn is_there(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 /// Installs the packages of the Node suite beside it; git ignores them.
@@ -183,7 +237,8 @@ fn apt_get(args: &[&str]) -> anyhow::Result<()> {
     if !is_root {
         command.args(["--non-interactive", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
     }
-    run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+    // At this level no service that comes with a package is started.
+    run(command.args(args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
 }
 
 fn answers(program: &str, args: &[&str]) -> bool {

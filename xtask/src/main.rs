@@ -10,8 +10,10 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod check;
 mod crash;
+mod http;
 mod install;
 mod tidy;
+mod websocket;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The one development tool", disable_help_subcommand = true)]

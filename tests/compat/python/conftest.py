@@ -7,8 +7,17 @@ import uuid
 import pytest
 
 from program import Program
+from queue_service import SECRET_KEY, Caller, QueueService
 
 FOREIGN = os.environ.get("POSTHOUSE_TEST_BROKER")
+# Addresses of a running Zaqar, as `zaqar_peer.py` prints them: `HOST:PORT` of HTTP, and of WebSocket.
+FOREIGN_QUEUES = os.environ.get("POSTHOUSE_TEST_QUEUES")
+FOREIGN_SOCKETS = os.environ.get("POSTHOUSE_TEST_SOCKETS")
+
+QUEUE_SETTINGS = (
+    "queues.listen=127.0.0.1:0",
+    f"queues.secret_key={SECRET_KEY}",
+)
 
 
 class Broker:
@@ -61,3 +70,34 @@ def name(request):
 def program_or_broker(request):
     """A broker without what earlier tests declared, as far as the broker under test can be had afresh."""
     return request.getfixturevalue("broker" if FOREIGN else "program")
+
+
+@pytest.fixture(scope="session")
+def queues(tmp_path_factory):
+    """A queue service that every test of the session shares: ours, or the Zaqar that `POSTHOUSE_TEST_QUEUES` names."""
+    if FOREIGN_QUEUES:
+        sockets = FOREIGN_SOCKETS and f"ws://{FOREIGN_SOCKETS}/"
+        yield QueueService(f"http://{FOREIGN_QUEUES}", sockets, is_zaqar=True)
+        return
+    program = Program(tmp_path_factory.mktemp("posthouse-queues"), QUEUE_SETTINGS)
+    yield QueueService(f"http://{program.queues}", f"ws://{program.queues}/", is_zaqar=False)
+    program.stop()
+
+
+@pytest.fixture
+def caller(queues):
+    """A caller with a project of its own."""
+    return Caller(queues)
+
+
+@pytest.fixture
+def queue():
+    """The path of a queue that no request has named yet; its project is the test's own."""
+    return f"/v2/queues/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def ours_only(queues):
+    """Marks a test of what only our queue service has."""
+    if queues.is_zaqar:
+        pytest.skip("real Zaqar does not have this")

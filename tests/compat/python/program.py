@@ -32,6 +32,7 @@ class Program:
         self.settings = settings
         self.port = 0
         self.tls_port = 0
+        self.queues = "127.0.0.1:0"
         self.process = None
         self.start()
 
@@ -57,6 +58,8 @@ class Program:
                 self.port = int(line.rsplit(":", 1)[1])
             if line.startswith("listening amqps "):
                 self.tls_port = int(line.rsplit(":", 1)[1])
+            if line.startswith("listening queues "):
+                self.queues = line.rsplit(" ", 1)[1]
             if line == "ready":
                 return
 

@@ -32,6 +32,7 @@ pub(crate) struct Server {
     child: Child,
     lines: Receiver<String>,
     began: Instant,
+    queues: Option<SocketAddr>,
 }
 
 impl Launch {
@@ -69,7 +70,7 @@ impl Launch {
                 }
             }
         });
-        Ok(Server { child, lines, began })
+        Ok(Server { child, lines, began, queues: None })
     }
 }
 
@@ -92,6 +93,8 @@ impl Server {
                 Ok(line) => {
                     if let Some(rest) = line.strip_prefix("listening amqp ") {
                         address = Some(rest.trim().parse().context(line)?);
+                    } else if let Some(rest) = line.strip_prefix("listening queues ") {
+                        self.queues = Some(rest.trim().parse().context(line)?);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -103,6 +106,15 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Where its queue service listens, once it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it has none.
+    pub(crate) fn queues(&self) -> anyhow::Result<SocketAddr> {
+        self.queues.context("it did not say `listening queues ADDRESS`")
     }
 
     /// The process.
