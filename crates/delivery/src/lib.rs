@@ -12,7 +12,9 @@
 //! | [`attempt`](Attempt) | one attempt, and its outcome |
 //! | [`retry`](RetryPolicy) | when a failed one is repeated |
 //! | [`limit`](Endpoint) | how many run at once, and whom to leave alone |
+//! | [`output`] | what carries it: webhooks, mail |
 //! | [`guard`](Guard), [`address`](Addresses) | what may be called |
+//! | [`resolve`](Resolver) | from names to addresses |
 //! | [`sign`] | signatures of webhooks |
 //! | [`mail`](Mail) | a mail that nothing breaks out of |
 
@@ -24,6 +26,8 @@ mod limit;
 mod mail;
 pub mod notification;
 mod options;
+pub mod output;
+mod resolve;
 mod retry;
 pub mod sign;
 mod subscriber;
@@ -35,5 +39,6 @@ pub use guard::{ADDRESSES_MAX, Destination, Forbidden, Guard, Ports, PortsError,
 pub use limit::{Endpoint, Place, Places, Standing, Verdict};
 pub use mail::{Address, HeaderText, Mail, MailError};
 pub use options::{Headers, Options, OptionsError};
+pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
 pub use subscriber::{RECIPIENTS_MAX, SUBSCRIBER_BYTES_MAX, Subscriber, SubscriberError};

@@ -1,0 +1,12 @@
+//! The outputs against far ends that answer, hang, lie and refuse.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests fail by panicking"
+)]
+
+mod receiver;
+mod relay;
+mod smtp;
+mod webhook;
