@@ -289,10 +289,12 @@ fn stuffed(mail: &str) -> String {
         if line.is_empty() && lines.peek().is_none() {
             break;
         }
-        if line.starts_with('.') {
-            stuffed.push('.');
-        }
+        let start = stuffed.len();
         stuffed.extend(line.chars().filter(|char| !matches!(char, '\r' | '\n' | '\0')));
+        // What is left out may have stood before a dot.
+        if stuffed.get(start..).is_some_and(|line| line.starts_with('.')) {
+            stuffed.insert(start, '.');
+        }
         stuffed.push_str("\r\n");
     }
     stuffed.push_str(".\r\n");
