@@ -21,7 +21,8 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use model::{QueueDefinition, Sequence, SubscriptionId, Ticket, Timestamp};
+use model::publish_rules::Marked;
+use model::{Address, Message, QueueDefinition, Sequence, SubscriptionId, Ticket, Timestamp};
 use smallvec::smallvec;
 use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, QueueStats, Settlement};
 
@@ -96,8 +97,26 @@ pub enum Attempted<'a> {
     GivenUp {
         /// Its name; `None` for the parking queue.
         queue: Option<&'a str>,
+        /// Encoded properties that it has from now on: the message's own, and why it was given up.
+        properties: &'a [u8],
     },
 }
+
+/// Where a message of a subscription goes inside of its tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct PassOn<'a> {
+    /// Name of the exchange, empty for the default one.
+    pub exchange: &'a str,
+    /// Routing key.
+    pub routing_key: &'a str,
+    /// Encoded properties that it has from now on.
+    pub properties: &'a [u8],
+    /// Time to live in the queues that it reaches.
+    pub ttl_ms: Option<u64>,
+}
+
+/// What [`Broker::tell_subscriber`] sends has this exchange, which no client can publish to.
+pub const TOLD_EXCHANGE: &str = "amq.posthouse.told";
 
 impl Broker {
     /// Subscriptions to look at; waits until there are some. For one task at a time. Cancel-safe.
@@ -183,19 +202,82 @@ impl Broker {
                     let not_before = *until;
                     changes.push(end(Settlement::Release { not_before, counted: false }));
                 }
-                Attempted::GivenUp { queue } => {
+                Attempted::GivenUp { queue, properties } => {
                     let name = queue.unwrap_or(PARKING_QUEUE);
                     let grave = self.grave(&subscription.tenant, name, now)?;
                     let to: Vec<_> = RouteTarget::with_followers(grave, false).collect();
                     let reason = Reason::DeliveryLimit;
+                    let old = &leased.message;
+                    let message = readdressed(old, Arc::clone(&old.address), properties);
                     let (message, _) =
-                        with_history(follower, &leased.message, reason, ("", Some(name)), now);
+                        with_history(follower, &message, reason, ("", Some(name)), now);
                     copies.push((leased.sequence, enqueue(message, &to, None, now, &self.sweeper)));
                     reached.extend(to);
                 }
             }
         }
         self.commit_settled(follower, changes, copies, reached, now)
+    }
+
+    /// Publishes a message of a subscription to an exchange of its tenant and ends its lease, in one commit. Returned is
+    /// when that is durable; `None`, with nothing changed, if no queue wants it.
+    ///
+    /// # Errors
+    ///
+    /// If the tenant or the exchange is gone, or the store has no space or has failed; nothing has changed then.
+    pub fn pass_on(
+        &self,
+        subscription: &Subscription,
+        leased: &Leased,
+        to: &PassOn<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Ticket>, BrokerError> {
+        let tenant = self
+            .tenant(&subscription.tenant)
+            .ok_or_else(|| BrokerError::not_found(Kind::Tenant, &subscription.tenant))?;
+        let headers = Marked::of(to.properties).ok().and_then(|marked| marked.headers);
+        let reached = tenant.route(self, to.exchange, &[to.routing_key], headers)?;
+        if reached.is_empty() {
+            return Ok(None);
+        }
+        let address = Address { exchange: to.exchange.into(), routing_key: to.routing_key.into() };
+        let message = readdressed(&leased.message, Arc::new(address), to.properties);
+        let follower = subscription.follower();
+        let changes = vec![
+            settle(follower, leased.sequence, Settlement::Ack),
+            enqueue(message, &reached, to.ttl_ms, now, &self.sweeper),
+        ];
+        let handout = Handout::WhenDurable;
+        let receipt = self.pool.commit(Commit { changes, now, handout }).now()?;
+        self.follow_up(reached, now, 0);
+        Ok(Some(receipt.ticket))
+    }
+
+    /// Tells a subscriber something that is no message of the queue, such as that it should confirm. It waits among the
+    /// subscription's messages and is delivered as they are, also if the subscription collects none; its exchange is
+    /// [`TOLD_EXCHANGE`].
+    ///
+    /// # Errors
+    ///
+    /// If the subscription is gone, is not delivered to, or the store has no space or has failed.
+    pub fn tell_subscriber(
+        &self,
+        subscription: &Subscription,
+        properties: &[u8],
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let follower = subscription.follower();
+        if follower.feeds().is_none() {
+            return Err(BrokerError::not_found(Kind::Queue, &follower.name));
+        }
+        let address = Address { exchange: TOLD_EXCHANGE.into(), routing_key: "".into() };
+        let message = Message::new(Arc::new(address), properties, body, true, 0);
+        let to = [RouteTarget::new(Arc::clone(follower), false)];
+        let changes = vec![enqueue(message, &to, None, now, &self.sweeper)];
+        let receipt = self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+        self.dispatch(follower, now);
+        Ok(receipt.ticket)
     }
 
     fn commit_settled(
@@ -253,6 +335,11 @@ impl Broker {
         let definition = QueueDefinition::plain(name);
         Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.0)
     }
+}
+
+/// The same message with other properties, on its way to somewhere else.
+fn readdressed(message: &Message, address: Arc<Address>, properties: &[u8]) -> Message {
+    Message::new(address, properties, message.body(), message.persistent, message.priority)
 }
 
 fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {

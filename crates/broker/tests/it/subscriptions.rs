@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use broker::follow::Attempted;
+use broker::follow::{Attempted, PassOn, TOLD_EXCHANGE};
 use broker::{
     Access, BrokerError, BrowseFilter, ClaimRequest, Confirmation, ConsumeOptions, Credit, Outbox,
     Outgoing, Output, Poison, Publish, Published, Publisher, Subscribe, Subscribed, Subscription,
     SubscriptionChange, Updated,
 };
 use model::SubscriptionId;
+use posthouse_amqp::properties::Properties;
 use posthouse_amqp::{Table, Value};
 use store::Leased;
 use testkit::store::wait;
@@ -210,11 +211,75 @@ fn a_delivery_that_is_given_up_lies_in_the_dead_letter_queue() {
     post(&access, "q", &["a"]);
     let leased = lease(&world, &subscription);
 
-    settle(&world, &subscription, &leased, Attempted::GivenUp { queue: Some("dead") });
+    let why = properties("given-up");
+    let given_up = Attempted::GivenUp { queue: Some("dead"), properties: &why };
+    settle(&world, &subscription, &leased, given_up);
 
     let dead = access.browse("dead", None, 10, BrowseFilter::default(), world.now()).unwrap();
     assert_eq!(bodies(&dead.messages), ["a"]);
+    assert_eq!(app_id(dead.messages[0].message.properties()), "given-up");
     assert!(lease(&world, &subscription).is_empty());
+}
+
+fn app_id(encoded: &[u8]) -> String {
+    Properties::decode(encoded).unwrap().app_id.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_message_can_be_passed_on_to_an_exchange_of_its_tenant() {
+    let (world, access) = with_queue();
+    access.ensure_queue("next", world.now()).unwrap();
+    let subscription = subscribe(&access, "q", "amqp:/next");
+    post(&access, "q", &["a"]);
+    let leased = lease(&world, &subscription);
+    let changed = properties("passed");
+    let to = |routing_key| PassOn {
+        exchange: "",
+        routing_key,
+        properties: &changed,
+        ttl_ms: Some(1000),
+    };
+
+    let nowhere = world.broker.pass_on(&subscription, &leased[0], &to("nobody"), world.now());
+    assert_eq!(nowhere.unwrap(), None);
+    assert_eq!(world.broker.followed_stats(&subscription).unwrap().leased, 1);
+    let passed = world.broker.pass_on(&subscription, &leased[0], &to("next"), world.now());
+    assert!(passed.unwrap().is_some());
+
+    let next = access.browse("next", None, 10, BrowseFilter::default(), world.now()).unwrap();
+    assert_eq!(bodies(&next.messages), ["a"]);
+    assert_eq!(app_id(next.messages[0].message.properties()), "passed");
+    assert_eq!(world.broker.followed_stats(&subscription).unwrap().leased, 0);
+    world.pass(1001);
+    assert_eq!(
+        access
+            .browse("next", None, 10, BrowseFilter::default(), world.now())
+            .unwrap()
+            .messages
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn a_subscriber_that_gets_no_messages_yet_can_be_told_to_confirm() {
+    let (world, access) = with_queue();
+    let awaited = Confirmation::Awaited;
+    let wish = Subscribe { confirmation: awaited, ..to("http://one", Output::Delivery) };
+    let Subscribed::New(subscription, _) = access.subscribe("q", &wish, world.now()).unwrap()
+    else {
+        panic!("it is new")
+    };
+    post(&access, "q", &["not for it"]);
+    news(&world);
+
+    let told = world.broker.tell_subscriber(&subscription, &properties("door"), b"?", world.now());
+
+    assert!(told.is_ok());
+    assert_eq!(news(&world), [subscription.id]);
+    let leased = lease(&world, &subscription);
+    assert_eq!(texts(&leased), ["?"]);
+    assert_eq!(&*leased[0].message.address.exchange, TOLD_EXCHANGE);
 }
 
 #[test]
