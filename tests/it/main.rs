@@ -28,5 +28,6 @@ mod resource_limits;
 mod serve_command;
 mod streams;
 mod time_to_live;
+mod token_command;
 mod transactions;
 mod wire_errors;

@@ -12,6 +12,7 @@ mod serve;
 mod store;
 mod subscription;
 mod tail;
+mod token;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ enum Command {
     Claim(claim::Claim),
     Subscription(subscription::Subscription),
     Store(store::Store),
+    Token(token::Token),
     Completions(completions::Completions),
 }
 
@@ -75,6 +77,7 @@ impl Program {
             Command::Claim(claim) => block_on(claim.run(json)),
             Command::Subscription(subscription) => block_on(subscription.run(json)),
             Command::Store(store) => store.run(json),
+            Command::Token(token) => token.run(json),
             Command::Completions(completions) => completions.run(),
         }
     }

@@ -3,16 +3,29 @@
 //! What somebody may do once inside is not decided here but by the broker's permissions.
 
 pub mod caller;
+pub mod fetch;
+pub mod grant;
+pub mod jwt;
+pub mod key_set;
+pub mod keystone;
 pub mod password;
+pub mod secret_file;
+pub mod token_cache;
+pub mod token_file;
 pub mod verifier;
 
 use std::net::IpAddr;
 
+use model::Timestamp;
+
 use crate::config::PlainWithoutTls;
 
-pub use caller::{AmbiguousCredentials, Caller, Credentials};
+pub use caller::{AmbiguousCredentials, Caller, Credentials, TOKEN_BYTES_MAX};
 pub use password::{PasswordError, PasswordHash};
 pub use verifier::{Verdict, Verifier};
+
+/// The time of day as others see it: tokens end by their makers' clocks, so it must not be one that never jumps.
+pub type Clock = fn() -> Timestamp;
 
 /// Whether a peer is on this machine: 127.0.0.0/8, `::1`, or a v4 loopback address mapped into v6.
 ///

@@ -8,6 +8,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use broker::Clock;
 use model::Timestamp;
 
+/// The machine's time of day, jumps included: for what others made and dated by their clocks, such as tokens.
+#[must_use]
+pub fn time_of_day() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(0))
+}
+
 /// Wall time that never jumps.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -19,9 +26,7 @@ impl SystemClock {
     /// A clock that starts at the machine's time of day.
     #[must_use]
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started_at = Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(0));
-        Self { started: Instant::now(), started_at }
+        Self { started: Instant::now(), started_at: time_of_day() }
     }
 }
 

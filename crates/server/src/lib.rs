@@ -9,6 +9,7 @@
 //! | [`definitions`] | RabbitMQ's definitions files |
 //! | [`door`] | the doors |
 //! | [`figures`] | the broker's numbers for the metrics |
+//! | [`iso_time`] | times as Zaqar and Keystone write them |
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
 //! | [`run`] | the life of the process |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod definitions;
 pub mod door;
 pub mod figures;
+pub mod iso_time;
 pub mod listen;
 pub mod metrics;
 pub mod run;

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 use server::config::{Config, DEFAULT_FILE, PlainWithoutTls, Settings};
 use server::definitions::{Definitions, Report};
+use server::door::zaqar::gate::Gate;
 
 use super::serve::Configuration;
 use crate::printer::Printer;
@@ -42,6 +43,7 @@ impl Check {
         if !config.amqp.tls.listen.is_empty() {
             server::tls::Acceptor::load(&config.amqp.tls).context("amqp.tls")?;
         }
+        Gate::open(&config.queue_access).context("queues")?;
         if let Some(file) = &config.definitions_file {
             let report = read_definitions(file, &config.auth.default_vhost)?;
             remarks.extend(report.notes().iter().map(|note| format!("definitions.file: {note}")));

@@ -6,11 +6,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, Problem};
+use crate::auth::secret_file::{self, SecretFileError};
 
 /// Every option with its default, commented.
 pub const DEFAULT_FILE: &str = include_str!("../config.default.toml");
@@ -26,6 +28,9 @@ const SECRETS: [&str; 5] = [
     "queues.signed_url.previous_secret",
     "queues.encryption.keys",
 ];
+
+/// Largest file with a secret.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Names that users of RabbitMQ's container image have set already.
 const BORROWED_NAMES: [(&str, &str); 3] = [
@@ -175,13 +180,13 @@ impl Settings {
         }
         let target = key.strip_suffix("_file").filter(|target| self.entries.contains_key(*target));
         let what = match (target, &value) {
-            (Some(target), Value::Text(path)) => match fs::read_to_string(path) {
+            (Some(target), Value::Text(path)) => match read_value(target, Path::new(path)) {
                 Ok(content) => {
                     let value = Value::Text(content.trim_end_matches(['\r', '\n']).to_owned());
                     self.entries.insert(target.to_owned(), Setting { value, origin });
                     return;
                 }
-                Err(error) => format!("file `{path}` could not be read: {error}"),
+                Err(what) => what,
             },
             _ => self.describe_unknown(&key),
         };
@@ -202,6 +207,21 @@ impl Settings {
             None => "unknown option".to_owned(),
         }
     }
+}
+
+/// The content of a file that stands for an option's value; that of a secret is read only if nobody else can read it.
+fn read_value(target: &str, path: &Path) -> Result<String, String> {
+    if SECRETS.contains(&target) {
+        return secret_file::read(path, SECRET_BYTES_MAX).map_err(|error| match error {
+            SecretFileError::Read { source, .. } => not_read(path, &source),
+            other => other.to_string(),
+        });
+    }
+    fs::read_to_string(path).map_err(|error| not_read(path, &error))
+}
+
+fn not_read(path: &Path, error: &io::Error) -> String {
+    format!("file `{}` could not be read: {error}", path.display())
 }
 
 /// How much the last parts of two paths are alike, for options put into the wrong section.
@@ -286,6 +306,9 @@ pub(super) fn show(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn collect(file: &str, environment: &[(&str, &str)], set: &[&str]) -> Settings {
@@ -343,6 +366,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         fs::write(&path, "s3cret\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
 
         let settings = collect("", &[("RABBITMQ_DEFAULT_PASS_FILE", path.to_str().unwrap())], &[]);
 
@@ -351,6 +375,21 @@ mod tests {
             settings.effective().map(|(key, value, _)| format!("{key} = {value}")).collect();
         assert!(shown.contains(&"auth.default_pass = \"***\"".to_owned()));
         assert!(!shown.iter().any(|line| line.contains("s3cret")));
+    }
+
+    #[test]
+    fn a_secret_in_a_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "s3cret\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+
+        let mut settings =
+            collect("", &[("POSTHOUSE__AUTH__DEFAULT_PASS_FILE", path.to_str().unwrap())], &[]);
+
+        let problems: Vec<_> = settings.take_problems().iter().map(ToString::to_string).collect();
+        assert!(problems[0].contains("has mode 0644") && problems[0].contains("chmod 0600"));
+        assert_eq!(text(&settings, "auth.default_pass"), "\"\"");
     }
 
     #[test]

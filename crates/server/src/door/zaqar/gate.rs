@@ -1,13 +1,24 @@
 //! Who is let in, and what they may do there: the one place that the queue service asks.
 
+mod session;
+
 use std::sync::Arc;
 
 use model::Timestamp;
 
 use super::policy::{Policy, PolicyError, Rule};
+use super::sealing::{KeyRing, KeyRingError};
 use super::signed_url::{NotSigned, Shown, Signer};
-use crate::auth::{Caller, Credentials};
-use crate::config::{AuthMode, PolicyChoice, QueueAccess};
+use crate::auth::fetch::FetchError;
+use crate::auth::grant::{Grant, Misfit};
+use crate::auth::jwt::{Checked, Jwt, JwtError};
+use crate::auth::keystone::{Keystone, Verdict};
+use crate::auth::token_file::{self, TokenFile, TokenFileError};
+use crate::auth::{Caller, Clock, Credentials};
+use crate::clock::time_of_day;
+use crate::config::{AuthMode, KeystoneAccess, PolicyChoice, QueueAccess, TokenAccess};
+
+pub use session::{Session, SessionEnd};
 
 /// Longest project id, in characters, as in Zaqar.
 pub const PROJECT_CHARS_MAX: usize = 256;
@@ -22,6 +33,9 @@ pub struct Gate {
     identity: Identity,
     policy: Policy,
     signer: Signer,
+    key_ring: Option<KeyRing>,
+    challenge: String,
+    clock: Clock,
 }
 
 /// How callers show who they are.
@@ -29,6 +43,17 @@ pub struct Gate {
 enum Identity {
     /// They do not: headers are believed.
     Claimed,
+    /// By a token that the identity service knows.
+    Keystone(Arc<Keystone>),
+    /// By a token of ours, or a JWT.
+    Tokens(Box<Tokens>),
+}
+
+/// Where tokens without OpenStack come from.
+#[derive(Debug)]
+struct Tokens {
+    file: Option<TokenFile>,
+    jwt: Option<Jwt>,
 }
 
 /// Why somebody was not let in.
@@ -71,13 +96,22 @@ pub enum GateError {
     /// The policy file.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The way of authentication is not there.
-    #[error("queues.auth must be \"none\"; the others are not there yet")]
-    Mode,
+    /// The identity service's address or authorities.
+    #[error("the identity service cannot be used")]
+    Keystone(#[source] FetchError),
+    /// The keys of messages at rest.
+    #[error(transparent)]
+    KeyRing(#[from] KeyRingError),
+    /// The file of tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The keys of JWTs.
+    #[error("JWTs cannot be checked")]
+    Jwt(#[from] JwtError),
 }
 
 impl Gate {
-    /// A gate as configured; reads policy and token files.
+    /// A gate as configured; reads policy, tokens and keys from their files. Asks nobody yet.
     ///
     /// # Errors
     ///
@@ -85,25 +119,36 @@ impl Gate {
     pub fn open(access: &QueueAccess) -> Result<Self, GateError> {
         let identity = match access.mode {
             AuthMode::None => Identity::Claimed,
-            AuthMode::Keystone | AuthMode::Token => return Err(GateError::Mode),
+            AuthMode::Keystone => {
+                let keystone = Keystone::new(&access.keystone, time_of_day);
+                Identity::Keystone(keystone.map_err(GateError::Keystone)?)
+            }
+            AuthMode::Token => Identity::Tokens(Box::new(Tokens::open(&access.token)?)),
         };
         let policy = match &access.policy {
             PolicyChoice::Zaqar => Policy::zaqar(),
             PolicyChoice::Open => Policy::open(),
             PolicyChoice::File(path) => Policy::from_file(path)?,
         };
-        Ok(Self { identity, policy, signer: Signer::new(&access.signed_url) })
+        let challenge = match access.mode {
+            AuthMode::Keystone => keystone_challenge(&access.keystone),
+            AuthMode::None | AuthMode::Token => "Bearer realm=\"posthouse\"".to_owned(),
+        };
+        let (signer, clock) = (Signer::new(&access.signed_url), time_of_day as Clock);
+        let key_ring = KeyRing::parse(access.encryption_keys.reveal())?;
+        Ok(Self { identity, policy, signer, key_ring, challenge, clock })
     }
 
     /// Whether callers must show who they are. Where not, WebSocket's `authenticate` is answered with success.
     #[must_use]
     pub fn asks_who(&self) -> bool {
-        match self.identity {
-            Identity::Claimed => false,
-        }
+        !matches!(self.identity, Identity::Claimed)
     }
 
     /// Lets a caller in by what the request brought. Cancel-safe. Suspends only where somebody else has to be asked.
+    ///
+    /// With Keystone the project is the token's, whatever `X-Project-Id` says, as its middleware does it; with tokens
+    /// of ours and JWTs the header chooses among the token's projects.
     ///
     /// # Errors
     ///
@@ -111,6 +156,23 @@ impl Gate {
     pub async fn admit(&self, shown: &Credentials<'_>) -> Result<Arc<Caller>, Refusal> {
         match &self.identity {
             Identity::Claimed => claimed(shown).map(Arc::new),
+            Identity::Keystone(keystone) => {
+                let token = shown.token.ok_or(Refusal::Unauthorized)?;
+                match keystone.verdict(token, shown.service_token, shown.peer).await {
+                    Verdict::Caller(caller) => Ok(caller),
+                    Verdict::Unscoped => Err(Refusal::ProjectMissing),
+                    Verdict::Bad => Err(Refusal::Unauthorized),
+                    Verdict::Unknown => Err(Refusal::Unavailable),
+                }
+            }
+            Identity::Tokens(tokens) => {
+                let token = shown.token.ok_or(Refusal::Unauthorized)?;
+                let grant = tokens.grant(token, (self.clock)()).await?;
+                grant.caller(shown.project).map(Arc::new).map_err(|misfit| match misfit {
+                    Misfit::Foreign => Refusal::ForeignProject,
+                    Misfit::Unnamed => Refusal::ProjectMissing,
+                })
+            }
         }
     }
 
@@ -128,13 +190,29 @@ impl Gate {
         now: Timestamp,
     ) -> Result<Arc<Caller>, NotSigned> {
         self.signer.verify(shown, method, path, now)?;
-        Ok(Arc::new(Caller { project: shown.project.into(), ..Caller::default() }))
+        let expires = crate::iso_time::parse(shown.expires);
+        Ok(Arc::new(Caller { project: shown.project.into(), expires, ..Caller::default() }))
     }
 
     /// Makes and checks pre-signed URLs.
     #[must_use]
     pub fn signer(&self) -> &Signer {
         &self.signer
+    }
+
+    /// Keys of messages at rest; `None` where no message is encrypted.
+    #[must_use]
+    pub fn key_ring(&self) -> Option<&KeyRing> {
+        self.key_ring.as_ref()
+    }
+
+    /// The identity service, for trusts; `None` where there is none.
+    #[must_use]
+    pub fn keystone(&self) -> Option<&Arc<Keystone>> {
+        match &self.identity {
+            Identity::Keystone(keystone) => Some(keystone),
+            Identity::Claimed | Identity::Tokens(_) => None,
+        }
     }
 
     /// Whether `caller` may do what `rule` names, in the caller's own project. Pure.
@@ -146,8 +224,35 @@ impl Gate {
     /// `WWW-Authenticate` of a 401.
     #[must_use]
     pub fn challenge(&self) -> &str {
-        match self.identity {
-            Identity::Claimed => "Bearer",
+        &self.challenge
+    }
+}
+
+/// As Keystone's middleware says it. What could break out of the quotes is left out.
+fn keystone_challenge(access: &KeystoneAccess) -> String {
+    let uri = if access.public_url.is_empty() { &access.url } else { &access.public_url };
+    let plain: String = uri.chars().filter(|c| c.is_ascii_graphic() && *c != '"').collect();
+    format!("Keystone uri=\"{plain}\"")
+}
+
+impl Tokens {
+    fn open(access: &TokenAccess) -> Result<Self, GateError> {
+        let file = access.tokens.as_deref().map(TokenFile::open).transpose()?;
+        let jwt = (!access.jwks.is_empty()).then(|| Jwt::open(access)).transpose()?;
+        Ok(Self { file, jwt })
+    }
+
+    async fn grant(&self, token: &str, now: Timestamp) -> Result<Arc<Grant>, Refusal> {
+        // What begins like a token of ours is never tried as anything else.
+        if token.starts_with(token_file::PREFIX) {
+            let grant = self.file.as_ref().and_then(|file| file.grant(token, now));
+            return grant.ok_or(Refusal::Unauthorized);
+        }
+        let Some(jwt) = &self.jwt else { return Err(Refusal::Unauthorized) };
+        match jwt.check(token, now).await {
+            Checked::Good(grant) => Ok(grant),
+            Checked::Bad => Err(Refusal::Unauthorized),
+            Checked::Unknown => Err(Refusal::Unavailable),
         }
     }
 }
@@ -222,5 +327,54 @@ mod tests {
         assert_eq!(&*caller.project, "p");
         assert!(!gate.allow(&caller, Rule::PoolsCreate));
         assert!(gate.admit_signed(&shown, "GET", "/v2/queues/r/messages", now).is_err());
+    }
+
+    #[tokio::test]
+    async fn with_tokens_the_headers_choose_a_project_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.json");
+        let (token, sha256) = token_file::make_token().unwrap();
+        let entry = token_file::Entry {
+            name: "t".to_owned(),
+            sha256,
+            projects: vec!["p".to_owned()],
+            user: None,
+            roles: vec!["reader".to_owned()],
+            expires: None,
+        };
+        token_file::Entries { tokens: vec![entry] }.write(&path).unwrap();
+        let tokens = format!("queues.token.tokens={}", path.display());
+        let gate = gate(&["queues.auth=token", &tokens]);
+        let shown = Credentials {
+            token: Some(&token),
+            user: Some("root"),
+            roles: Some("admin"),
+            ..nothing()
+        };
+
+        let caller = gate.admit(&shown).await.unwrap();
+
+        assert_eq!((&*caller.project, caller.user.as_deref()), ("p", None));
+        assert!(!gate.allow(&caller, Rule::PoolsCreate));
+        let foreign = Credentials { project: Some("other"), ..shown };
+        assert_eq!(gate.admit(&foreign).await, Err(Refusal::ForeignProject));
+        for wrong in [None, Some(""), Some("pht_x"), Some("a.b.c")] {
+            let shown = Credentials { token: wrong, project: Some("p"), ..nothing() };
+            assert_eq!(gate.admit(&shown).await, Err(Refusal::Unauthorized), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_token_is_told_where_to_get_one() {
+        let gate = gate(&[
+            "queues.auth=keystone",
+            "queues.keystone.url=http://127.0.0.1:1/v3",
+            "queues.keystone.public_url=https://identity.example\"",
+            "queues.keystone.user=u",
+            "queues.keystone.password=p",
+        ]);
+
+        assert_eq!(gate.challenge(), "Keystone uri=\"https://identity.example\"");
+        assert!(gate.asks_who());
     }
 }

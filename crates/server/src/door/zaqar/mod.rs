@@ -1,6 +1,8 @@
 //! Zaqar's queue service.
 
 pub mod gate;
-pub mod iso_time;
 pub mod policy;
+pub mod sealing;
 pub mod signed_url;
+
+pub use crate::iso_time;

@@ -17,8 +17,8 @@ use aws_lc_rs::{constant_time, hmac};
 use hyper::HeaderMap;
 use model::Timestamp;
 
-use super::iso_time;
 use crate::config::SignedUrls;
+use crate::iso_time;
 
 /// Most paths or methods in one URL. Three kinds of path and a handful of methods are all that make sense.
 const LIST_MAX: usize = 32;

@@ -1,4 +1,4 @@
-//! Times as Zaqar writes them: `YYYY-MM-DDTHH:MM:SS`, in UTC, and the forms of ISO 8601 that it reads.
+//! Times as Zaqar and Keystone write them: `YYYY-MM-DDTHH:MM:SS`, in UTC, and the forms of ISO 8601 that they read.
 
 use model::Timestamp;
 
