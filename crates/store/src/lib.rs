@@ -7,6 +7,7 @@
 //! | [`watch`] | the durable watermark, and hints that something is ready |
 //! | [`memory`] | the driver that is the executable specification |
 //! | [`embedded`] | the driver for one machine: a segmented log |
+//! | [`pools`] | several pools as one |
 //! | [`open`](mod@open) | from a location to a driver |
 //! | [`error`] | what can go wrong, and whether trying again makes sense |
 //!
@@ -18,6 +19,7 @@ pub mod error;
 pub mod memory;
 pub mod open;
 pub mod pool;
+pub mod pools;
 pub mod watch;
 
 pub use catalog::{Catalog, Definition, DefinitionChange};
@@ -30,4 +32,5 @@ pub use pool::{
     LeaseRequest, Leased, Pending, Pool, QueueKind, QueueStats, ReadRequest, Receipt, Removal,
     Sequences, Settlement, Stored, Target, Targets, Which,
 };
+pub use pools::Pools;
 pub use watch::Watch;

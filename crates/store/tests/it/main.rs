@@ -10,5 +10,6 @@ mod conformance;
 mod crashes;
 mod damage;
 mod equivalence;
+mod pools;
 mod threads;
 mod world;
