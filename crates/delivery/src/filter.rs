@@ -33,8 +33,8 @@ const OPERATORS_MAX: usize = 100;
 /// Most levels of `all`, `exists`, `map` and `filter` inside of each other.
 const LOOPS_MAX: u32 = 2;
 
-/// Most work that an evaluation may be, in steps of some nanoseconds: about 50 ms.
-const COST_MAX: u64 = 10_000_000;
+/// Most work that an evaluation may be, in steps of some nanoseconds: about 10 ms.
+const COST_MAX: u64 = 2_000_000;
 
 /// Bytes of text or lists that one step handles.
 const BYTES_PER_STEP: u64 = 64;

@@ -5,6 +5,9 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | [`runner`](Runner) | leases, has sent, settles |
+//! | `plan` | how one subscription is delivered to |
+//! | `letter` | a message on its way out |
 //! | [`subscriber`](Subscriber) | who is sent to: what a URI means |
 //! | [`options`](Options) | what a subscription says about delivery |
 //! | [`filter`](Filter) | which messages are sent |
@@ -20,25 +23,33 @@
 
 mod address;
 mod attempt;
+mod counters;
 mod filter;
 mod guard;
+mod letter;
 mod limit;
 mod mail;
 pub mod notification;
 mod options;
 pub mod output;
+mod plan;
 mod resolve;
 mod retry;
+mod runner;
 pub mod sign;
 mod subscriber;
 
 pub use address::{Addresses, Range, RangeError};
 pub use attempt::{Attempt, Blame, Failure, Outcome};
+pub use counters::{Counters, Figure};
 pub use filter::{FILTER_BYTES_MAX, Filter, FilterError, Subject, Unanswered};
 pub use guard::{ADDRESSES_MAX, Destination, Forbidden, Guard, Ports, PortsError, URL_BYTES_MAX};
+pub use letter::Opener;
 pub use limit::{Endpoint, Place, Places, Standing, Verdict};
 pub use mail::{Address, HeaderText, Mail, MailError};
 pub use options::{Headers, Options, OptionsError};
+pub use plan::Defaults;
 pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
+pub use runner::{Limits, Outputs, Runner};
 pub use subscriber::{RECIPIENTS_MAX, SUBSCRIBER_BYTES_MAX, Subscriber, SubscriberError};

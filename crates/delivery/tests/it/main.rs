@@ -8,5 +8,7 @@
 
 mod receiver;
 mod relay;
+mod runner;
 mod smtp;
 mod webhook;
+mod world;
