@@ -165,6 +165,8 @@ fn a_file_that_is_no_json_stops_the_start_and_says_where() {
             "amqp.listen=127.0.0.1:0",
             "--set",
             "metrics.listen=",
+            "--set",
+            "queues.listen=",
             "--data-dir",
         ])
         .arg(folder.path().join("data"))

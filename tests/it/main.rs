@@ -8,8 +8,10 @@
 )]
 
 mod alarms;
+mod claims_over_http;
 mod client_commands;
 mod consumers;
+mod cross_door;
 mod dead_lettering;
 mod definitions_import;
 mod delayed_messages;
@@ -18,12 +20,16 @@ mod direct_reply;
 mod durability;
 mod exchanges;
 mod handshake;
+mod http_requests;
 mod idempotent_publishing;
+mod messages_over_http;
+mod openapi;
 mod permissions;
 mod priorities;
 mod publisher_confirms;
 mod queue_limits;
 mod queues;
+mod queues_over_http;
 mod resource_limits;
 mod serve_command;
 mod streams;

@@ -12,7 +12,15 @@ const WHY: &str = "is started in another way";
 fn refuses(args: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut serve = command();
-    serve.args(["serve", "--set", "amqp.listen=127.0.0.1:0", "--set", "metrics.listen="]);
+    serve.args([
+        "serve",
+        "--set",
+        "amqp.listen=127.0.0.1:0",
+        "--set",
+        "metrics.listen=",
+        "--set",
+        "queues.listen=",
+    ]);
     if !args.contains(&"--data-dir") {
         serve.arg("--data-dir").arg(folder.path());
     }

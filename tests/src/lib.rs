@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`program`] | starts, kills and restarts `posthouse serve` |
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
+//! | [`http`] | an HTTP client for the queue service |
 //! | [`frame`] | frames and the arguments of methods, octet by octet |
 //! | [`value`] | field tables |
 //! | [`message`] | properties and received messages |
@@ -24,6 +25,7 @@ pub mod broker;
 pub mod channel;
 pub mod connection;
 pub mod frame;
+pub mod http;
 pub mod message;
 pub mod program;
 pub mod value;
@@ -31,6 +33,7 @@ pub mod value;
 pub use broker::Broker;
 pub use channel::{Channel, Confirm, Declared};
 pub use connection::{Close, Connection, Login};
+pub use http::{Http, Reply};
 pub use message::{Message, Properties};
 pub use program::Program;
 pub use value::Value;

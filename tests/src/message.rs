@@ -6,6 +6,8 @@ use crate::frame::{Args, Reader};
 /// The properties that tests use; the others are read and forgotten.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Properties {
+    /// Flag 15.
+    pub content_type: Option<String>,
     /// Flag 13.
     pub headers: Option<Vec<(String, Value)>>,
     /// Flag 12; 2 is persistent.
@@ -20,8 +22,12 @@ pub struct Properties {
     pub expiration: Option<String>,
     /// Flag 7.
     pub message_id: Option<String>,
+    /// Flag 6.
+    pub timestamp: Option<u64>,
     /// Flag 4.
     pub user_id: Option<String>,
+    /// Flag 3.
+    pub app_id: Option<String>,
 }
 
 impl Properties {
@@ -59,6 +65,10 @@ impl Properties {
         let mut flags = 0;
         let mut out = Args::default();
         let mut set = |bit: u16| flags |= 1 << bit;
+        if let Some(content_type) = &self.content_type {
+            set(15);
+            out = out.text(content_type);
+        }
         if let Some(headers) = &self.headers {
             set(13);
             out = out.table(headers);
@@ -75,6 +85,7 @@ impl Properties {
             (8, &self.expiration),
             (7, &self.message_id),
             (4, &self.user_id),
+            (3, &self.app_id),
         ];
         for (bit, value) in texts {
             if let Some(value) = value {
@@ -88,11 +99,10 @@ impl Properties {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let flags = reader.short();
         let has = |bit: u16| flags & 1 << bit != 0;
-        let mut properties = Self::default();
-        for bit in [15, 14] {
-            if has(bit) {
-                reader.text();
-            }
+        let content_type = has(15).then(|| reader.text());
+        let mut properties = Self { content_type, ..Self::default() };
+        if has(14) {
+            reader.text();
         }
         properties.headers = has(13).then(|| reader.table());
         properties.delivery_mode = has(12).then(|| reader.octet());
@@ -101,13 +111,12 @@ impl Properties {
         properties.reply_to = has(9).then(|| reader.text());
         properties.expiration = has(8).then(|| reader.text());
         properties.message_id = has(7).then(|| reader.text());
-        if has(6) {
-            reader.longlong();
-        }
+        properties.timestamp = has(6).then(|| reader.longlong());
         if has(5) {
             reader.text();
         }
         properties.user_id = has(4).then(|| reader.text());
+        properties.app_id = has(3).then(|| reader.text());
         properties
     }
 }

@@ -23,6 +23,8 @@ pub struct Program {
     pub address: SocketAddr,
     /// Where it serves `/metrics`.
     pub metrics: Option<SocketAddr>,
+    /// Where the queue service is.
+    pub queues: Option<SocketAddr>,
 }
 
 impl Program {
@@ -47,7 +49,8 @@ impl Program {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let (process, lines) = spawn(directory.path(), "127.0.0.1:0", &settings);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { directory, settings, process, lines, address, metrics: None };
+        let mut program =
+            Self { directory, settings, process, lines, address, metrics: None, queues: None };
         program.wait_until_ready();
         program
     }
@@ -147,6 +150,9 @@ impl Program {
             if let Some(address) = line.strip_prefix("listening metrics ") {
                 self.metrics = Some(address.parse().expect("an address after `listening metrics`"));
             }
+            if let Some(address) = line.strip_prefix("listening queues ") {
+                self.queues = Some(address.parse().expect("an address after `listening queues`"));
+            }
             if line == "ready" {
                 return;
             }
@@ -203,6 +209,7 @@ fn spawn(directory: &Path, listen: &str, settings: &[String]) -> (Child, Receive
     let mut serve = command();
     serve.args(["serve", "--data-dir"]).arg(directory.join("data"));
     serve.args(["--set", &format!("amqp.listen={listen}"), "--set", "metrics.listen=127.0.0.1:0"]);
+    serve.args(["--set", "queues.listen=127.0.0.1:0"]);
     for setting in settings {
         serve.args(["--set", setting]);
     }

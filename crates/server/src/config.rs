@@ -6,6 +6,7 @@
 mod checks;
 mod error;
 mod queue_access;
+mod queues;
 mod reader;
 mod settings;
 pub mod units;
@@ -19,6 +20,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use queue_access::{
     AuthMode, KeystoneAccess, PolicyChoice, QueueAccess, SignedUrls, TokenAccess,
 };
+pub use queues::Queues;
 use reader::Reader;
 pub use settings::{DEFAULT_FILE, Settings, Sources};
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The AMQP door.
     pub amqp: Amqp,
+    /// The queue service.
+    pub queues: Queues,
     /// Who may come in.
     pub auth: Auth,
     /// Who may use the queue service.

@@ -18,9 +18,12 @@ use crate::alarms::Alarms;
 use crate::auth::hash_text;
 use crate::auth::verifier::Verifier;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{AuthMode, Config};
 use crate::definitions::{Definitions, apply::apply};
 use crate::door::amqp::listener::Door;
+use crate::door::zaqar::gate::Gate;
+use crate::door::zaqar::http::listener::Door as QueuesDoor;
+use crate::door::zaqar::operation::Operations;
 use crate::figures::Figures;
 use crate::listen::bind;
 use crate::metrics::exposition::Identity;
@@ -72,6 +75,7 @@ pub async fn run(
     serving.spawn(Arc::clone(&alarms).keep_looking());
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
     listen_amqp(&config, &door, &mut serving, &mut say)?;
+    let queues = listen_queues(&config, &broker, &mut serving, &mut say)?;
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
     say("ready".to_owned());
@@ -84,9 +88,13 @@ pub async fn run(
     figures.set_ready(false);
     serving.shutdown().await;
     if outcome.is_ok() {
-        door.stop(FAREWELL).await;
+        tokio::join!(door.stop(FAREWELL), async {
+            if let Some(queues) = &queues {
+                queues.stop(FAREWELL).await;
+            }
+        });
     }
-    drop((broker, door, figures));
+    drop((broker, door, queues, figures));
     // The last one closes the log: what is settled is written before the process ends.
     drop(store);
     outcome
@@ -219,6 +227,37 @@ fn listen_amqp(
         serving.spawn(async move { door.serve_tls(&listener, acceptor).await });
     }
     Ok(())
+}
+
+/// The queue service, if it is to be anywhere.
+fn listen_queues(
+    config: &Config,
+    broker: &Arc<Broker>,
+    serving: &mut JoinSet<()>,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<Option<QueuesDoor>> {
+    if config.queues.listen.is_empty() {
+        return Ok(None);
+    }
+    let access = &config.queue_access;
+    let gate = Arc::new(Gate::open(access).context("cannot guard the queue service")?);
+    let operations = Arc::new(Operations::new(Arc::clone(broker), config.queues.clone()));
+    let door = QueuesDoor::new(operations, gate, access.admin_mode);
+    for address in &config.queues.listen {
+        if access.mode == AuthMode::None
+            && !access.unauthenticated_anywhere
+            && !address.ip().is_loopback()
+        {
+            anyhow::bail!(
+                "queues.listen: {address} faces a network and queues.auth is \"none\"; choose \"keystone\" or \
+                 \"token\", or set queues.unauthenticated_anywhere if that is meant"
+            );
+        }
+        let listener = listen("queues", *address, say)?;
+        let door = door.clone();
+        serving.spawn(async move { match door.serve(&listener).await {} });
+    }
+    Ok(Some(door))
 }
 
 fn listen_metrics(

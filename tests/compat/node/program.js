@@ -31,7 +31,7 @@ export class Program {
 
   /** Starts it and waits for its line `ready`. */
   async start() {
-    const settings = [`amqp.listen=127.0.0.1:${this.port}`, "metrics.listen=127.0.0.1:0"];
+    const settings = [`amqp.listen=127.0.0.1:${this.port}`, "metrics.listen=127.0.0.1:0", "queues.listen="];
     const args = ["serve", "--data-dir", join(this.directory, "data"), ...settings.flatMap((set) => ["--set", set])];
     const log = openSync(join(this.directory, "log"), "a");
     this.process = spawn(path(), args, { stdio: ["ignore", "pipe", log] });

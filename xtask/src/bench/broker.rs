@@ -102,7 +102,14 @@ impl Programs {
             Peer::Ours => {
                 command.arg(&self.ours).args(["serve", "--data-dir"]).arg(folder.join("data"));
                 command.args(["--set", &format!("amqp.listen=127.0.0.1:{port}")]);
-                command.args(["--set", "metrics.listen=", "--set", "log.level=warn"]);
+                command.args([
+                    "--set",
+                    "metrics.listen=",
+                    "--set",
+                    "queues.listen=",
+                    "--set",
+                    "log.level=warn",
+                ]);
             }
             Peer::Null => {
                 command.arg(&self.tool).args(["--port", &port.to_string(), "null-broker"]);

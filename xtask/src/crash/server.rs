@@ -53,7 +53,14 @@ impl Launch {
             None => Command::new(program),
         };
         command.args(["serve", "--data-dir"]).arg(&self.data_dir);
-        command.args(["--set", "amqp.listen=127.0.0.1:0", "--set", "metrics.listen="]);
+        command.args([
+            "--set",
+            "amqp.listen=127.0.0.1:0",
+            "--set",
+            "metrics.listen=",
+            "--set",
+            "queues.listen=",
+        ]);
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

@@ -27,6 +27,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
     Config {
         data_dir: read_data_dir(r),
         amqp: read_amqp(r),
+        queues: super::queues::read(r),
         auth: read_auth(r),
         queue_access: queue_access::read(r),
         limits: read_limits(r),

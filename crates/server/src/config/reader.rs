@@ -143,6 +143,27 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whole seconds: a number, or a duration with a unit.
+    pub(super) fn seconds(&mut self, key: &str, allowed: RangeInclusive<u32>) -> u32 {
+        self.read(key, 0, |value| {
+            let refuse = || {
+                format!(
+                    "must be {} to {} seconds, not {}",
+                    allowed.start(),
+                    allowed.end(),
+                    show(value)
+                )
+            };
+            let seconds = match (whole_number(value), value) {
+                (Some(seconds), _) => seconds,
+                (None, Value::Text(text)) => parse_duration(text)?.as_secs(),
+                (None, _) => return Err(refuse()),
+            };
+            let seconds = u32::try_from(seconds).ok().filter(|seconds| allowed.contains(seconds));
+            seconds.ok_or_else(refuse)
+        })
+    }
+
     /// No, one or several words.
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
         self.read(key, Vec::new(), |value| match value {
