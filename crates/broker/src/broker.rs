@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::error::{BrokerError, Kind};
 use crate::follow::Feed;
+use crate::pools::Pooling;
 use crate::queue::{ConnectionId, Queue};
 use crate::quotas::{Held, Quotas};
 use crate::reply::ReplyConsumers;
@@ -30,6 +31,8 @@ use crate::users::Users;
 pub struct Broker {
     pub(crate) pool: Arc<dyn Pool>,
     pub(crate) catalog: Arc<dyn Catalog>,
+    /// Where queues may live, if there is a choice.
+    pub(crate) pooling: Option<Pooling>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tenants: RwLock<HashMap<Arc<str>, Arc<Tenant>>>,
     pub(crate) queues: RwLock<ById<Arc<Queue>>>,
@@ -67,6 +70,7 @@ impl Broker {
         Self {
             pool,
             catalog,
+            pooling: None,
             clock,
             tenants: RwLock::default(),
             queues: RwLock::default(),

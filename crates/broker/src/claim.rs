@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::browse::{PAGE_BYTES_MAX, Seen};
 use crate::dead_letter::{Reason, enqueue, with_history};
 use crate::error::{BrokerError, Kind};
+use crate::pools::once;
 use crate::queue::Queue;
 use crate::route_cache::RouteTarget;
 
@@ -237,7 +238,8 @@ impl Broker {
             let (message, _) =
                 with_history(queue, &one.message, reason, ("", name.as_deref()), now);
             let left = one.expires.map(|expires| expires.0.saturating_sub(now.0));
-            changes.push(enqueue(message, &to, ttl_ms.or(left), now, &self.sweeper));
+            let copy = enqueue(message, &to, ttl_ms.or(left), now, &self.sweeper);
+            changes.push(once(queue, sequence, &to, copy));
             self.count_dead(reason);
         }
         let receipt =

@@ -9,6 +9,7 @@ use model::permission::Verb;
 use model::policy::PolicyTarget;
 use model::{QueueDefinition, QueueId, QueueOptions, QueueSettings, QueueType, Ticket, Timestamp};
 use posthouse_amqp::Table;
+use store::pools::queue_in;
 use store::{Change, Commit, DefinitionChange, QueueKind};
 
 use crate::access::Access;
@@ -228,7 +229,22 @@ impl Broker {
         owner: Option<ConnectionId>,
         now: Timestamp,
     ) -> Result<(Arc<Queue>, Ticket), BrokerError> {
-        let queue = self.make_queue(tenant, state, definition, owner, now, None)?;
+        // A queue of a connection has nothing to outlast, and so no reason to be elsewhere.
+        let pool = if owner.is_some() { 0 } else { self.place(None)? };
+        self.add_queue_to(pool, tenant, state, definition, owner, now)
+    }
+
+    /// As [`Broker::add_queue`], in a pool that was chosen.
+    pub(crate) fn add_queue_to(
+        &self,
+        pool: u16,
+        tenant: &Tenant,
+        state: &mut State,
+        definition: QueueDefinition,
+        owner: Option<ConnectionId>,
+        now: Timestamp,
+    ) -> Result<(Arc<Queue>, Ticket), BrokerError> {
+        let queue = self.make_queue(tenant, state, definition, owner, now, Home::In(pool))?;
         state.topology.add_queue(Arc::clone(&queue.name), queue.id);
         state.queues.insert(Arc::clone(&queue));
         // Subscriptions wait for a queue of their name.
@@ -241,7 +257,7 @@ impl Broker {
         Ok((queue, ticket))
     }
 
-    /// Makes a queue in the pool, or with `id` takes up one that recovery found there.
+    /// Makes a queue, or takes up one that recovery found.
     pub(crate) fn make_queue(
         &self,
         tenant: &Tenant,
@@ -249,13 +265,12 @@ impl Broker {
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
         now: Timestamp,
-        id: Option<QueueId>,
+        home: Home,
     ) -> Result<Arc<Queue>, BrokerError> {
         let settings = effective_settings(state, &definition);
-        let fresh = id.is_none();
-        let id = match id {
-            Some(id) => id,
-            None => self.allocate_queue_id()?,
+        let (fresh, id) = match home {
+            Home::At(id) => (false, id),
+            Home::In(pool) => (true, queue_in(pool, self.allocate_queue_count()?)),
         };
         let name = Arc::clone(&tenant.name);
         let queue = Arc::new(Queue::new(id, name, definition, owner, Arc::new(settings), now));
@@ -352,6 +367,15 @@ impl Broker {
         }
         next
     }
+}
+
+/// Where a queue lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Home {
+    /// It is made in this pool.
+    In(u16),
+    /// It is there.
+    At(QueueId),
 }
 
 /// What holds for a queue: its arguments, and the policies of its tenant that match.

@@ -16,13 +16,14 @@ use model::routing::{BindError, Binding, BindingEnd, BindingRequest, Removed};
 use model::{QueueDefinition, QueueId, QueueOptions, QueueType, Timestamp};
 use posthouse_amqp::{RawTable, Table};
 use serde::{Deserialize, Serialize};
-use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool};
+use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool, Pools};
 
 use crate::bind::apply_alternate;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::declare::effective_settings;
+use crate::declare::{Home, effective_settings};
 use crate::error::{BrokerError, Kind};
+use crate::pools::{OpenPool, Pooling};
 use crate::queue::Queue;
 use crate::quotas::Quotas;
 use crate::tenant::{Tenant, TenantDescription};
@@ -301,11 +302,34 @@ impl Broker {
         clock: Arc<dyn Clock>,
         quotas: Quotas,
     ) -> Result<Arc<Self>, BrokerError> {
-        let broker = Self::empty(pool, catalog, clock, quotas);
+        Self::empty(pool, catalog, clock, quotas).loaded()
+    }
+
+    /// As [`Broker::open`], over several pools: those that the catalog names are opened with `open`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::open`], and if a pool cannot be opened.
+    pub fn open_pooled(
+        pools: &Arc<Pools>,
+        open: OpenPool,
+        clock: Arc<dyn Clock>,
+        quotas: Quotas,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let (pool, catalog) = (Arc::clone(pools) as _, Arc::clone(pools) as _);
+        let pooling = Some(Pooling::new(Arc::clone(pools), open));
+        Self { pooling, ..Self::empty(pool, catalog, clock, quotas) }.loaded()
+    }
+
+    fn loaded(self) -> Result<Arc<Self>, BrokerError> {
+        let broker = self;
         let now = broker.now();
         let definitions = broker.catalog.load().now()?;
-        // Tenants first, then what is in them; bindings last, because they name the rest.
+        // Pools first, then tenants, then what is in them; bindings last, because they name the rest.
         for pass in [
+            "pool-numbers",
+            "pool",
+            "flavor",
             "queue-ids",
             "tenant",
             "user",
@@ -353,6 +377,7 @@ impl Broker {
                 self.queue_ids_end.store(read(value)?, Ordering::Release);
                 Ok(())
             }
+            ["pool-numbers"] | ["pool" | "flavor", _] => self.load_pools(names, value),
             ["tenant", name] => {
                 self.load_tenant(name, &read(value)?);
                 Ok(())
@@ -499,7 +524,7 @@ impl Broker {
         id: QueueId,
         now: Timestamp,
     ) -> Result<Arc<Queue>, BrokerError> {
-        let queue = self.make_queue(tenant, state, definition, None, now, Some(id))?;
+        let queue = self.make_queue(tenant, state, definition, None, now, Home::At(id))?;
         self.ensure_in_pool(&queue, now)?;
         Ok(queue)
     }
@@ -514,13 +539,18 @@ impl Broker {
 
     /// An identity that no queue ever had.
     pub(crate) fn allocate_queue_id(&self) -> Result<QueueId, BrokerError> {
+        self.allocate_queue_count().map(QueueId)
+    }
+
+    /// A count that no queue ever had, in whatever pool.
+    pub(crate) fn allocate_queue_count(&self) -> Result<u64, BrokerError> {
         let id = self.next_queue.fetch_add(1, Ordering::AcqRel);
         if id >= self.queue_ids_end.load(Ordering::Acquire) {
             let end = id + QUEUE_ID_LOT;
             self.queue_ids_end.store(end, Ordering::Release);
             self.define(vec![put(&["queue-ids"], &end)])?;
         }
-        Ok(QueueId(id))
+        Ok(id)
     }
 
     /// Has every queue of a tenant look at its policies again.

@@ -13,6 +13,7 @@ use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, Settlement};
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
 use crate::error::BrokerError;
+use crate::pools::once;
 use crate::queue::Queue;
 use crate::route_cache::RouteTarget;
 use crate::tenant::Tenant;
@@ -69,7 +70,8 @@ impl Broker {
             });
             let (message, to, expiration_ms) = self.way(&tenant, leased.message)?;
             if !to.is_empty() {
-                changes.push(enqueue(message, &to, expiration_ms, now, &self.sweeper));
+                let copy = enqueue(message, &to, expiration_ms, now, &self.sweeper);
+                changes.push(once(waiting, leased.sequence, &to, copy));
                 reached.extend(to);
             }
         }

@@ -13,6 +13,10 @@ pub enum Kind {
     Tenant,
     /// A user.
     User,
+    /// A pool.
+    Pool,
+    /// A flavor.
+    Flavor,
 }
 
 impl Kind {
@@ -24,6 +28,8 @@ impl Kind {
             Self::Queue => "queue",
             Self::Tenant => "tenant",
             Self::User => "user",
+            Self::Pool => "pool",
+            Self::Flavor => "flavor",
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::broker::Broker;
 use crate::dead_letter::{Reason, enqueue, with_history};
 use crate::declare::PARKING_QUEUE;
 use crate::error::{BrokerError, Kind};
+use crate::pools::once;
 use crate::queue::Queue;
 use crate::route_cache::RouteTarget;
 use crate::subscriptions::Subscription;
@@ -211,7 +212,8 @@ impl Broker {
                     let message = readdressed(old, Arc::clone(&old.address), properties);
                     let (message, _) =
                         with_history(follower, &message, reason, ("", Some(name)), now);
-                    copies.push((leased.sequence, enqueue(message, &to, None, now, &self.sweeper)));
+                    let copy = enqueue(message, &to, None, now, &self.sweeper);
+                    copies.push((leased.sequence, once(follower, leased.sequence, &to, copy)));
                     reached.extend(to);
                 }
             }
@@ -243,9 +245,10 @@ impl Broker {
         let address = Address { exchange: to.exchange.into(), routing_key: to.routing_key.into() };
         let message = readdressed(&leased.message, Arc::new(address), to.properties);
         let follower = subscription.follower();
+        let copy = enqueue(message, &reached, to.ttl_ms, now, &self.sweeper);
         let changes = vec![
             settle(follower, leased.sequence, Settlement::Ack),
-            enqueue(message, &reached, to.ttl_ms, now, &self.sweeper),
+            once(follower, leased.sequence, &reached, copy),
         ];
         let handout = Handout::WhenDurable;
         let receipt = self.pool.commit(Commit { changes, now, handout }).now()?;

@@ -12,6 +12,7 @@ use store::{Change, Commit, Handout, ReadRequest, Sequences, Settlement, Which};
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
 use crate::error::BrokerError;
+use crate::pools::once;
 use crate::queue::Queue;
 use crate::route_cache::RouteTarget;
 use crate::settle::{Counted, Refused, SettleBatch, in_order};
@@ -135,7 +136,8 @@ impl Broker {
         hop.moved.add(queue, sequence);
         hop.copied += grave.to.len();
         hop.bytes += grave.message.payload().len();
-        hop.copies.push(enqueue(grave.message, &grave.to, None, now, &self.sweeper));
+        let copy = enqueue(grave.message, &grave.to, None, now, &self.sweeper);
+        hop.copies.push(once(queue, sequence, &grave.to, copy));
         hop.reached.extend(grave.to);
         match grave.parked {
             true => hop.parked += 1,

@@ -24,6 +24,7 @@
 //! | `reply` | direct replies |
 //! | `service`, `queues` | a door's own access; a tenant's queues by name |
 //! | `subscriptions`, `subscribe`, [`follow`] | who follows a queue; its definition; who delivers to it |
+//! | `pools` | pools and flavors, and where a new queue comes to live |
 //! | `post`, `browse`, `claim`, `remove`, `metadata` | the verbs of queue services |
 //! | `tasks` | every task the broker runs |
 
@@ -46,6 +47,7 @@ pub mod follow;
 mod hop;
 mod metadata;
 mod outbox;
+mod pools;
 mod post;
 mod publish;
 mod queue;
@@ -80,6 +82,7 @@ pub use error::{BrokerError, Kind};
 pub use hop::Hop;
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Outgoing, delivery_bytes};
+pub use pools::{OpenPool, PoolDefinition, PutPool};
 pub use post::{Post, Posted};
 pub use publish::{Publish, Published, Publisher};
 pub use queue::{ConnectionId, Queue};

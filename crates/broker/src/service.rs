@@ -75,6 +75,20 @@ impl Access {
         name: &str,
         now: Timestamp,
     ) -> Result<(Arc<Queue>, bool, Ticket), BrokerError> {
+        self.ensure_queue_of_flavor(name, None, now)
+    }
+
+    /// As [`Access::ensure_queue`]; if it is made now, in a pool of the flavor.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`BrokerError::NotFound`] if there is no such flavor.
+    pub fn ensure_queue_of_flavor(
+        &self,
+        name: &str,
+        flavor: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(Arc<Queue>, bool, Ticket), BrokerError> {
         if let Some(queue) = self.inner.tenant.queue(name) {
             self.unlocked(&queue)?;
             return Ok((queue, false, Ticket::NONE));
@@ -94,7 +108,9 @@ impl Access {
             )));
         }
         let definition = QueueDefinition::plain(name);
-        let (queue, ticket) = broker.add_queue(tenant, &mut state, definition, None, now)?;
+        let pool = broker.place(flavor)?;
+        let (queue, ticket) =
+            broker.add_queue_to(pool, tenant, &mut state, definition, None, now)?;
         broker.counters.queues_declared.add(1);
         Ok((queue, true, ticket))
     }

@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::consumer::{ConsumeOptions, Consumer, Credit};
 use crate::error::{BrokerError, Kind};
 use crate::outbox::{Outbox, Outgoing};
+use crate::pools::beside;
 use crate::queue::{Queue, Role};
 use crate::subscriptions::{
     SUBSCRIPTIONS_PER_QUEUE_MAX, Subscription, SubscriptionValue, put_subscription,
@@ -141,7 +142,7 @@ impl Access {
             Output::DurableConsumer | Output::Consumer => Role::Follower,
         };
         let durable = subscribe.output != Output::Consumer;
-        let follower = broker.make_follower(tenant, (&queue.name, id), (role, durable), now)?;
+        let follower = broker.make_follower(tenant, &queue, id, (role, durable), now)?;
         let subscription = Arc::new(Subscription {
             id,
             tenant: Arc::clone(&tenant.name),
@@ -355,11 +356,13 @@ impl Broker {
     fn make_follower(
         &self,
         tenant: &Tenant,
-        of: (&str, SubscriptionId),
+        queue: &Queue,
+        subscription: SubscriptionId,
         kind: (Role, bool),
         now: Timestamp,
     ) -> Result<Arc<Queue>, BrokerError> {
-        let follower = follower_of(tenant, of, kind, self.allocate_queue_id()?, now);
+        let id = beside(queue.id, self.allocate_queue_count()?);
+        let follower = follower_of(tenant, (&queue.name, subscription), kind, id, now);
         let changes = vec![Change::CreateQueue { queue: follower.id, kind: follower.kind() }];
         self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         self.remember_queue(&follower);

@@ -155,6 +155,12 @@ impl Pools {
     }
 }
 
+impl Drop for Pools {
+    fn drop(&mut self) {
+        self.order.close();
+    }
+}
+
 impl Pool for Pools {
     fn capabilities(&self) -> Capabilities {
         let members = self.order.members();

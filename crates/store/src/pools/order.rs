@@ -5,7 +5,7 @@
 //! the price of one watermark for everybody who waits.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use model::Ticket;
@@ -44,6 +44,9 @@ struct Queue {
 #[derive(Debug)]
 pub(super) struct Order {
     me: Weak<Self>,
+    /// False when all is over. Held by whoever is woken by a member, in that member's own thread: what lets go of members
+    /// waits for them, because a member must not end in a thread of its own.
+    open: RwLock<bool>,
     table: Table,
     watch: Watch,
     queue: Mutex<Queue>,
@@ -57,7 +60,9 @@ struct Nudge {
 
 impl Wake for Nudge {
     fn wake(self: Arc<Self>) {
-        if let Some(order) = self.order.upgrade() {
+        let Some(order) = self.order.upgrade() else { return };
+        let open = order.open.read().unwrap_or_else(PoisonError::into_inner);
+        if *open {
             order.follow_hints(self.number);
             order.advance();
         }
@@ -68,6 +73,7 @@ impl Order {
     pub(super) fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
+            open: RwLock::new(true),
             table: Table::default(),
             watch: Watch::default(),
             queue: Mutex::default(),
@@ -84,8 +90,26 @@ impl Order {
     }
 
     pub(super) fn remove(&self, number: u16) {
-        self.table.change(|members| drop(members.remove(&number)));
+        let before = {
+            let _nobody_woken = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            let before = self.members();
+            self.table.change(|members| drop(members.remove(&number)));
+            before
+        };
+        drop(before);
         self.advance();
+    }
+
+    /// Lets go of all members, in this thread.
+    pub(super) fn close(&self) {
+        let before = {
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            *open = false;
+            let before = self.members();
+            self.table.change(Members::clear);
+            before
+        };
+        drop(before);
     }
 
     pub(super) fn watch(&self) -> &Watch {

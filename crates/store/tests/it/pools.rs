@@ -166,6 +166,30 @@ fn a_member_that_fails_takes_all_with_it() {
 }
 
 #[test]
+fn pools_that_write_by_themselves_are_closed_when_they_are_dropped() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let open = |nth: usize| {
+        Arc::new(
+            Embedded::open(directories[nth].path(), Options::default()).expect("closed before"),
+        )
+    };
+    for round in 0..30 {
+        let first = open(0);
+        let pools = Pools::new(Arc::clone(&first) as _, first as _);
+        pools.add(1, open(1));
+        let talk = Talk::new(&pools);
+        if round == 0 {
+            talk.create(here(), DURABLE);
+            talk.create(there(), DURABLE);
+        }
+        talk.commit([enqueue(here(), "a")]);
+        // The writer is about to wake whoever waits for this.
+        talk.commit([enqueue(there(), "b")]);
+        talk.try_commit([enqueue(there(), "c")]).expect("accepted");
+    }
+}
+
+#[test]
 fn a_fan_out_over_pools_reaches_all() {
     let two = Two::begun();
     let targets = [here(), there()].map(testkit::store::to);
