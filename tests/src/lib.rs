@@ -28,6 +28,7 @@ pub mod frame;
 pub mod http;
 pub mod message;
 pub mod program;
+pub mod socket;
 pub mod value;
 
 pub use broker::Broker;

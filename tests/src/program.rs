@@ -25,6 +25,8 @@ pub struct Program {
     pub metrics: Option<SocketAddr>,
     /// Where the queue service is.
     pub queues: Option<SocketAddr>,
+    /// Where it serves WebSockets beside, if it was told to.
+    pub websocket: Option<SocketAddr>,
 }
 
 impl Program {
@@ -49,8 +51,16 @@ impl Program {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let (process, lines) = spawn(directory.path(), "127.0.0.1:0", &settings);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program =
-            Self { directory, settings, process, lines, address, metrics: None, queues: None };
+        let mut program = Self {
+            directory,
+            settings,
+            process,
+            lines,
+            address,
+            metrics: None,
+            queues: None,
+            websocket: None,
+        };
         program.wait_until_ready();
         program
     }
@@ -153,6 +163,10 @@ impl Program {
             if let Some(address) = line.strip_prefix("listening queues ") {
                 self.queues = Some(address.parse().expect("an address after `listening queues`"));
             }
+            if let Some(address) = line.strip_prefix("listening websocket ") {
+                self.websocket =
+                    Some(address.parse().expect("an address after `listening websocket`"));
+            }
             if line == "ready" {
                 return;
             }
@@ -209,7 +223,7 @@ fn spawn(directory: &Path, listen: &str, settings: &[String]) -> (Child, Receive
     let mut serve = command();
     serve.args(["serve", "--data-dir"]).arg(directory.join("data"));
     serve.args(["--set", &format!("amqp.listen={listen}"), "--set", "metrics.listen=127.0.0.1:0"]);
-    serve.args(["--set", "queues.listen=127.0.0.1:0"]);
+    serve.args(["--set", "queues.listen=127.0.0.1:0", "--set", "queues.websocket_listen="]);
     for setting in settings {
         serve.args(["--set", setting]);
     }

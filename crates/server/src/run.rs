@@ -236,24 +236,30 @@ fn listen_queues(
     serving: &mut JoinSet<()>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<Option<QueuesDoor>> {
-    if config.queues.listen.is_empty() {
+    let queues = &config.queues;
+    if queues.listen.is_empty() {
         return Ok(None);
     }
+    let named = |name: &'static str, addresses: &[SocketAddr]| -> Vec<_> {
+        addresses.iter().map(|address| (name, *address)).collect()
+    };
+    let addresses = [named("queues", &queues.listen), named("websocket", &queues.websocket_listen)];
+    let addresses = addresses.concat();
     let access = &config.queue_access;
     let gate = Arc::new(Gate::open(access).context("cannot guard the queue service")?);
     let operations = Arc::new(Operations::new(Arc::clone(broker), config.queues.clone()));
     let door = QueuesDoor::new(operations, gate, access.admin_mode);
-    for address in &config.queues.listen {
+    for (name, address) in addresses {
         if access.mode == AuthMode::None
             && !access.unauthenticated_anywhere
             && !address.ip().is_loopback()
         {
             anyhow::bail!(
-                "queues.listen: {address} faces a network and queues.auth is \"none\"; choose \"keystone\" or \
+                "queues: {address} faces a network and queues.auth is \"none\"; choose \"keystone\" or \
                  \"token\", or set queues.unauthenticated_anywhere if that is meant"
             );
         }
-        let listener = listen("queues", *address, say)?;
+        let listener = listen(name, address, say)?;
         let door = door.clone();
         serving.spawn(async move { match door.serve(&listener).await {} });
     }

@@ -23,7 +23,13 @@ const BODY_MAX: u64 = 16 * 1024 * 1024;
 pub struct Queues {
     /// HTTP listeners; empty is off.
     pub listen: Vec<SocketAddr>,
-    /// Over all HTTP listeners.
+    /// Further listeners, where WebSocket clients expect one of their own; they serve the same.
+    pub websocket_listen: Vec<SocketAddr>,
+    /// Pages that browsers may open WebSockets from, beside those of the service's own host; `*` is every page.
+    pub websocket_origins: Vec<String>,
+    /// After so much silence a WebSocket's peer is asked whether it is there.
+    pub websocket_ping: Duration,
+    /// Over all HTTP listeners, WebSockets included.
     pub connections_max: usize,
     /// Between two requests, and for a request's head.
     pub idle_timeout: Duration,
@@ -70,6 +76,12 @@ pub(super) fn read(r: &mut Reader<'_>) -> Queues {
     let body = |r: &mut Reader<'_>, key| u32::try_from(r.bytes(key, 1..=BODY_MAX)).unwrap_or(0);
     Queues {
         listen: r.addresses("queues.listen"),
+        websocket_listen: r.addresses("queues.websocket_listen"),
+        websocket_origins: r.texts("queues.websocket_origins"),
+        websocket_ping: r.duration(
+            "queues.websocket_ping",
+            Duration::from_millis(100)..=Duration::from_secs(3600),
+        ),
         connections_max: r.number("queues.connections_max", 1..=10_000_000),
         idle_timeout: r
             .duration("queues.idle_timeout", Duration::from_secs(1)..=Duration::from_secs(3600)),

@@ -3,6 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | [`http`] | connections, requests, answers |
+//! | `socket` | the same over WebSocket, and notifications |
 //! | [`route`] | the one table of what is answered |
 //! | [`operation`] | what can be done, for every wire of this door |
 //! | `request` | what requests ask for, checked against the limits |
@@ -28,5 +29,6 @@ mod retry_policy;
 pub mod route;
 pub mod sealing;
 pub mod signed_url;
+mod socket;
 
 pub use crate::iso_time;

@@ -38,6 +38,11 @@ impl Documents {
         }
     }
 
+    /// The home document of version 2.
+    pub(super) fn home_json(&self) -> Bytes {
+        self.home.clone()
+    }
+
     pub(super) fn home(&self, version: Version) -> Answer {
         let document = match version {
             Version::V1 => self.old_home.clone(),

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::service::Service;
 use crate::door::zaqar::gate::Gate;
 use crate::door::zaqar::operation::Operations;
+use crate::door::zaqar::socket;
 use crate::listen::{Slot, Slots, accept_each};
 
 /// Bytes of a request's head, and of a body's part that is read at once. A signed URL with all its paths is a few KiB.
@@ -28,6 +29,7 @@ const HEADERS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Door {
     service: Arc<Service>,
+    sockets: Arc<socket::Shared>,
     slots: Slots,
     idle_timeout: Duration,
     /// Says true when the server ends.
@@ -40,8 +42,11 @@ impl Door {
     pub fn new(operations: Arc<Operations>, gate: Arc<Gate>, admin_mode: bool) -> Self {
         let limits = operations.limits();
         let (slots, idle_timeout) = (Slots::new(limits.connections_max), limits.idle_timeout);
-        let service = Arc::new(Service::new(operations, gate, admin_mode));
-        Self { service, slots, idle_timeout, stopping: watch::Sender::new(false) }
+        let service =
+            Arc::new(Service::new(Arc::clone(&operations), Arc::clone(&gate), admin_mode));
+        let home = service.documents().home_json();
+        let sockets = Arc::new(socket::Shared::new(operations, gate, admin_mode, home));
+        Self { service, sockets, slots, idle_timeout, stopping: watch::Sender::new(false) }
     }
 
     /// Serves a listener for ever; drop the future to stop accepting. May be called for several listeners.
@@ -69,10 +74,28 @@ impl Door {
     }
 
     async fn serve_connection(self, stream: TcpStream, peer: SocketAddr, slot: Slot) {
-        let (service, peer) = (Arc::clone(&self.service), peer.ip());
-        let answering = service_fn(move |request| {
+        let (service, peer) = (Arc::clone(&self.service), canonical(peer.ip()));
+        // A WebSocket outlives the connection that it was, and keeps its place.
+        let slot = Arc::new(slot);
+        let (sockets, stop) = (&self.sockets, &self.stopping);
+        let answering = service_fn(|request| {
             let service = Arc::clone(&service);
-            async move { Ok::<_, Infallible>(service.answer(request, canonical(peer)).await) }
+            let upgraded = match socket::asks(&request) {
+                true => Err(socket::upgrade(
+                    sockets,
+                    request,
+                    peer,
+                    Arc::clone(&slot),
+                    stop.subscribe(),
+                )),
+                false => Ok(request),
+            };
+            async move {
+                Ok::<_, Infallible>(match upgraded {
+                    Ok(request) => service.answer(request, peer).await,
+                    Err(response) => response,
+                })
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -80,7 +103,8 @@ impl Door {
             .max_buf_size(BUFFER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), answering);
+            .serve_connection(TokioIo::new(stream), answering)
+            .with_upgrades();
         let mut connection = pin!(connection);
         let mut stopping = self.stopping.subscribe();
         // The guard that waiting returns must not live while the connection ends.
@@ -96,7 +120,6 @@ impl Door {
         if let Err(error) = served {
             tracing::debug!(%error, %peer, "connection of the queue service ended");
         }
-        drop(slot);
     }
 }
 

@@ -71,22 +71,19 @@ impl Operations {
         messages: &[NewMessage<'_>],
     ) -> Result<Done<Posted>, Problem> {
         let now = self.now();
-        let mut properties = Vec::with_capacity(80);
-        let written = Properties {
-            content_type: Some(JSON),
-            delivery_mode: Some(PERSISTENT),
-            timestamp: Some(now.0 / 1000),
-            app_id: Some(client.as_str()),
-            ..Properties::default()
-        }
-        .encode(&mut properties);
-        if let Err(error) = written {
-            return Err(Problem::invalid(error.to_string()));
-        }
-        let batch: Vec<_> = messages
+        // Mostly all live equally long, and have the same properties.
+        let runs: Vec<_> = messages.chunk_by(|one, next| one.ttl == next.ttl).collect();
+        let properties = runs
             .iter()
-            .map(|message| Post {
-                properties: &properties,
+            .filter_map(|run| run.first())
+            .map(|message| properties(client, message.ttl, now))
+            .collect::<Result<Vec<_>, Problem>>()?;
+        let batch: Vec<_> = runs
+            .iter()
+            .zip(&properties)
+            .flat_map(|(run, properties)| run.iter().map(move |message| (message, properties)))
+            .map(|(message, properties)| Post {
+                properties,
                 body: message.body.text().as_bytes(),
                 expires: Some(now.after_ms(u64::from(message.ttl) * 1000)),
                 not_before: (message.delay > 0)
@@ -283,4 +280,21 @@ fn claimed_by_others() -> Problem {
         "Unable to delete",
         "This message is claimed; it cannot be deleted without a valid claim ID.",
     )
+}
+
+/// The properties of a message that lives `ttl_secs`. Its time to live is in there too, for those whom the message
+/// reaches over a subscription: their copies do not expire.
+fn properties(client: &ClientId, ttl_secs: u32, now: Timestamp) -> Result<Vec<u8>, Problem> {
+    let mut properties = Vec::with_capacity(96);
+    let expiration_ms = (u64::from(ttl_secs) * 1000).to_string();
+    let said = Properties {
+        content_type: Some(JSON),
+        delivery_mode: Some(PERSISTENT),
+        timestamp: Some(now.0 / 1000),
+        expiration: Some(&expiration_ms),
+        app_id: Some(client.as_str()),
+        ..Properties::default()
+    };
+    said.encode(&mut properties).map_err(|error| Problem::invalid(error.to_string()))?;
+    Ok(properties)
 }

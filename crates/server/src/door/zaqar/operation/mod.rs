@@ -9,10 +9,12 @@
 //! | `queues` | queues and topics: making, metadata, lists, stats, purge |
 //! | `messages` | posting, listing, deleting, taking |
 //! | `claims` | claims |
+//! | `following` | what sockets need of subscriptions |
 //! | `health` | a round trip, measured |
 //! | `view` | messages as clients of this door see them |
 
 mod claims;
+mod following;
 mod health;
 mod messages;
 mod place;
@@ -25,10 +27,11 @@ use std::sync::{Arc, RwLock};
 use broker::{Access, Broker};
 use model::{Ticket, Timestamp};
 
-pub(crate) use claims::ClaimView;
+pub(crate) use claims::{ClaimView, NewClaim};
+pub(crate) use following::Following;
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
 pub(crate) use queues::{Edge, QueuesPage, QueuesQuery, Stats};
-pub(crate) use view::MessageView;
+pub(crate) use view::{MessageView, write_body};
 
 use super::metadata::{Metadata, Rules};
 use super::problem::Problem;
@@ -72,6 +75,11 @@ impl Operations {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.broker.now()
+    }
+
+    /// What tells which tickets are durable.
+    pub(crate) fn watch(&self) -> &store::Watch {
+        self.broker.watch()
     }
 
     /// Waits until what was done is durable. Cancel-safe.
