@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use broker::{Broker, Quotas, TenantDescription, User, tasks};
+use broker::{Broker, BrokerError, OpenPool, Quotas, TenantDescription, User, tasks};
 use model::permission::Permissions;
 use store::embedded::{Embedded, Options};
-use store::{Catalog, Pool};
+use store::{Catalog, Pool, Pools};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -55,10 +55,7 @@ pub async fn run(
     let store = Embedded::open(&config.data_dir, store_options(&config))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
     let store = Arc::new(store);
-    let (pool, catalog) =
-        (Arc::clone(&store) as Arc<dyn Pool>, Arc::clone(&store) as Arc<dyn Catalog>);
-    let broker = Broker::open(pool, catalog, Arc::new(SystemClock::start()), quotas(&config))
-        .context("cannot load the definitions")?;
+    let broker = open_broker(&store, &config).context("cannot load the definitions")?;
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
     first_start(&broker, &config, &verifier).await?;
@@ -98,6 +95,19 @@ pub async fn run(
     // The last one closes the log: what is settled is written before the process ends.
     drop(store);
     outcome
+}
+
+/// The broker over the store, and with `queues.pooling` over the pools that are defined in it as well.
+fn open_broker(store: &Arc<Embedded>, config: &Config) -> Result<Arc<Broker>, BrokerError> {
+    let (pool, catalog) =
+        (Arc::clone(store) as Arc<dyn Pool>, Arc::clone(store) as Arc<dyn Catalog>);
+    let clock = Arc::new(SystemClock::start());
+    if !config.queues.pooling {
+        return Broker::open(pool, catalog, clock, quotas(config));
+    }
+    let options = store_options(config);
+    let open: OpenPool = Box::new(move |uri| Ok(store::open(uri, options.clone())?.pool));
+    Broker::open_pooled(&Arc::new(Pools::new(pool, catalog)), open, clock, quotas(config))
 }
 
 fn store_options(config: &Config) -> Options {
