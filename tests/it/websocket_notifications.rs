@@ -62,6 +62,18 @@ fn a_connection_that_subscribed_gets_what_is_posted_until_it_ends() {
 }
 
 #[test]
+fn who_posts_where_it_subscribed_gets_its_answer_before_the_notification() {
+    let Some(program) = start(&[]) else { return };
+    let mut socket = Socket::of(&program);
+    subscribe(&mut socket, json!({}));
+
+    for body in 0..50 {
+        post(&mut socket, json!(body));
+        assert_eq!(socket.next_json(), notification(&json!(body), 300));
+    }
+}
+
+#[test]
 fn a_subscription_that_is_deleted_gets_nothing_more() {
     let Some(program) = start(&[]) else { return };
     let mut socket = Socket::of(&program);

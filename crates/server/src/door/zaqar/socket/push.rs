@@ -136,6 +136,11 @@ impl Push {
         }
     }
 
+    /// Whether something was taken and not sent.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| !inner.taken.is_empty())
+    }
+
     /// Gathers what came for the peer.
     ///
     /// # Errors

@@ -94,6 +94,8 @@ pub(super) struct Session<S> {
     /// Requests that came, and answers that left.
     asked: u64,
     answered: u64,
+    /// Notifications wait for this answer: a client that posts where it has subscribed expects its answer first.
+    behind: Option<u64>,
     /// How often the store had woken its waiters when this task registered as one.
     registered: Option<u64>,
     /// Whether the peer sent anything since the last ping.
@@ -112,6 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             owed_bytes: 0,
             asked: 0,
             answered: 0,
+            behind: None,
             registered: None,
             heard: true,
             silences: 0,
@@ -170,10 +173,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         {
             return Poll::Ready(Woken::Received(received));
         }
-        if self.poll_durable(context).is_ready() || self.push.poll_ready(context).is_ready() {
+        // Where notifications wait for an answer, that answer waits for the store.
+        if self.poll_durable(context).is_ready()
+            || (!self.holds_back() && self.push.poll_ready(context).is_ready())
+        {
             return Poll::Ready(Woken::Ready);
         }
         Poll::Pending
+    }
+
+    fn holds_back(&self) -> bool {
+        self.behind.is_some_and(|answer| self.answered < answer)
     }
 
     /// Ready when the first answer that waits may leave, or never will.
@@ -214,7 +224,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.pay().await?;
         self.push.answered(self.answered);
-        self.push.send(&mut self.frames).await?;
+        if self.push.is_waiting() {
+            // Behind what was asked by now, and not behind what is asked later: nobody can keep them waiting.
+            self.behind.get_or_insert(self.asked);
+        }
+        if !self.holds_back() {
+            self.behind = None;
+            self.push.send(&mut self.frames).await?;
+        }
         self.frames.flush().await?;
         Ok(())
     }
