@@ -82,6 +82,10 @@ impl Letter {
     }
 
     fn content_type(&self) -> Option<&str> {
+        if self.opened.is_some() {
+            // Whoever seals a message seals JSON; the type that is stored says that it is sealed.
+            return Some("application/json");
+        }
         Properties::decode(self.message.properties()).ok()?.content_type
     }
 

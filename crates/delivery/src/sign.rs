@@ -41,6 +41,17 @@ pub enum SecretError {
     Length(usize),
 }
 
+/// The system has no randomness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no randomness")]
+pub struct NoRandomness;
+
+/// Reads secrets that are separated by commas or line ends.
+pub fn secrets(text: &str) -> impl Iterator<Item = Result<Secret, SecretError>> {
+    let parts = text.split([',', '\n']).map(str::trim);
+    parts.filter(|part| !part.is_empty()).map(Secret::parse)
+}
+
 impl Secret {
     /// From the text form, `whsec_` and base64.
     ///
@@ -64,6 +75,17 @@ impl Secret {
         } else {
             Err(SecretError::Length(bytes.len()))
         }
+    }
+
+    /// A new one.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no randomness.
+    pub fn random() -> Result<Self, NoRandomness> {
+        let mut bytes = vec![0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        Ok(Self(bytes))
     }
 
     /// The secret of one subscription, for who has none of its own.

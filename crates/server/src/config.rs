@@ -4,6 +4,7 @@
 //! allowed and options that do not fit together are all reported at once, each with its place.
 
 mod checks;
+mod delivery;
 mod error;
 mod queue_access;
 mod queues;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use delivery::{Delivery, Smtp};
 pub use error::{ConfigError, Origin, Problem};
 pub use queue_access::{
     AuthMode, KeystoneAccess, PolicyChoice, QueueAccess, SignedUrls, TokenAccess,
@@ -37,6 +39,8 @@ pub struct Config {
     pub auth: Auth,
     /// Who may use the queue service.
     pub queue_access: QueueAccess,
+    /// How messages of subscriptions leave.
+    pub delivery: Delivery,
     /// What tenants and users may hold.
     pub limits: Limits,
     /// When publishers are blocked.

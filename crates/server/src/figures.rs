@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker::{Broker, Queue};
+use delivery::Counters;
 use store::{Embedded, QueueStats};
 
 use crate::door::amqp::listener::Door;
-use crate::metrics::{MetricsSource, QueueSample, Snapshot, Standing, StoreNumbers, Totals};
+use crate::metrics::{
+    DeliveryNumbers, MetricsSource, QueueSample, Snapshot, Standing, StoreNumbers, Totals,
+};
 
 /// Reads the broker when somebody scrapes.
 #[derive(Debug)]
@@ -15,6 +18,7 @@ pub struct Figures {
     broker: Arc<Broker>,
     store: Arc<Embedded>,
     door: Door,
+    delivery: Arc<Counters>,
     ready: AtomicBool,
 }
 
@@ -22,7 +26,14 @@ impl Figures {
     /// Figures of a broker, its store and its AMQP door; not ready yet.
     #[must_use]
     pub fn new(broker: Arc<Broker>, store: Arc<Embedded>, door: Door) -> Self {
-        Self { broker, store, door, ready: AtomicBool::new(false) }
+        Self { broker, store, door, delivery: Arc::default(), ready: AtomicBool::new(false) }
+    }
+
+    /// The same with what a runner of deliveries counts.
+    #[must_use]
+    pub fn with_delivery(mut self, counters: Arc<Counters>) -> Self {
+        self.delivery = counters;
+        self
     }
 
     /// Clients are served from now on, or no more.
@@ -112,6 +123,21 @@ impl Figures {
         }
     }
 
+    fn delivery_numbers(&self) -> DeliveryNumbers {
+        let counters = &self.delivery;
+        DeliveryNumbers {
+            attempts: counters.attempts.value(),
+            delivered: counters.delivered.value(),
+            failed: counters.failed.value(),
+            given_up: counters.given_up.value(),
+            filtered: counters.filtered.value(),
+            unanswered: counters.unanswered.value(),
+            running: counters.running.value(),
+            waiting: counters.waiting.value(),
+            resting: counters.resting.value(),
+        }
+    }
+
     fn sample(&self, queue: &Queue) -> QueueSample {
         let stats = self.stats(queue);
         QueueSample {
@@ -129,7 +155,12 @@ impl Figures {
 
 impl MetricsSource for Arc<Figures> {
     fn snapshot(&self) -> Snapshot {
-        Snapshot { now: self.standing(), since_start: self.totals(), store: self.store_numbers() }
+        Snapshot {
+            now: self.standing(),
+            since_start: self.totals(),
+            store: self.store_numbers(),
+            delivery: self.delivery_numbers(),
+        }
     }
 
     fn queues(&self, max: usize) -> (Vec<QueueSample>, usize) {

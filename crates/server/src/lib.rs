@@ -7,6 +7,7 @@
 //! | [`clock`] | the time, for the broker |
 //! | [`config`] | what an operator may decide |
 //! | [`definitions`] | RabbitMQ's definitions files |
+//! | [`delivery`] | messages of subscriptions leave |
 //! | [`door`] | the doors |
 //! | [`figures`] | the broker's numbers for the metrics |
 //! | [`iso_time`] | times as Zaqar and Keystone write them |
@@ -21,6 +22,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod definitions;
+pub mod delivery;
 pub mod door;
 pub mod figures;
 pub mod iso_time;

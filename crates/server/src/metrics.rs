@@ -39,6 +39,23 @@ pub struct Snapshot {
     pub since_start: Totals,
     /// What the store does.
     pub store: StoreNumbers,
+    /// What is delivered to subscribers.
+    pub delivery: DeliveryNumbers,
+}
+
+/// What is delivered to subscribers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "each is what its name says; see `delivery::Counters`")]
+pub struct DeliveryNumbers {
+    pub attempts: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub given_up: u64,
+    pub filtered: u64,
+    pub unanswered: u64,
+    pub running: u64,
+    pub waiting: u64,
+    pub resting: u64,
 }
 
 /// What there is now.

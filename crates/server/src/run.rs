@@ -20,6 +20,7 @@ use crate::auth::verifier::Verifier;
 use crate::clock::SystemClock;
 use crate::config::{AuthMode, Config};
 use crate::definitions::{Definitions, apply::apply};
+use crate::delivery;
 use crate::door::amqp::listener::Door;
 use crate::door::zaqar::gate::Gate;
 use crate::door::zaqar::http::listener::Door as QueuesDoor;
@@ -65,14 +66,19 @@ pub async fn run(
         Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?,
     );
     let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
-    let figures = Arc::new(Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone()));
+    let defaults = delivery::defaults(&config.delivery, &config.data_dir)?;
+    let gate = open_gate(&config)?;
+    let runner = delivery::runner(&config.delivery, &broker, defaults, gate.as_ref())?;
+    let figures = Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone());
+    let figures = Arc::new(figures.with_delivery(runner.counters()));
     let mut serving = JoinSet::new();
+    serving.spawn(runner.run());
     serving.spawn(tasks::sweep(Arc::clone(&broker)));
     serving.spawn(tasks::follow_hints(Arc::clone(&broker)));
     serving.spawn(Arc::clone(&alarms).keep_looking());
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
     listen_amqp(&config, &door, &mut serving, &mut say)?;
-    let queues = listen_queues(&config, &broker, &mut serving, &mut say)?;
+    let queues = listen_queues(&config, &broker, gate, &mut serving, &mut say)?;
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
     say("ready".to_owned());
@@ -240,23 +246,30 @@ fn listen_amqp(
 }
 
 /// The queue service, if it is to be anywhere.
+/// Who may use the queue service, if it listens anywhere.
+fn open_gate(config: &Config) -> anyhow::Result<Option<Arc<Gate>>> {
+    if config.queues.listen.is_empty() {
+        return Ok(None);
+    }
+    let gate = Gate::open(&config.queue_access).context("cannot guard the queue service")?;
+    Ok(Some(Arc::new(gate)))
+}
+
 fn listen_queues(
     config: &Config,
     broker: &Arc<Broker>,
+    gate: Option<Arc<Gate>>,
     serving: &mut JoinSet<()>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<Option<QueuesDoor>> {
     let queues = &config.queues;
-    if queues.listen.is_empty() {
-        return Ok(None);
-    }
+    let Some(gate) = gate else { return Ok(None) };
     let named = |name: &'static str, addresses: &[SocketAddr]| -> Vec<_> {
         addresses.iter().map(|address| (name, *address)).collect()
     };
     let addresses = [named("queues", &queues.listen), named("websocket", &queues.websocket_listen)];
     let addresses = addresses.concat();
     let access = &config.queue_access;
-    let gate = Arc::new(Gate::open(access).context("cannot guard the queue service")?);
     let operations = Arc::new(Operations::new(Arc::clone(broker), config.queues.clone()));
     let door = QueuesDoor::new(operations, gate, access.admin_mode);
     for (name, address) in addresses {

@@ -7,18 +7,19 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::client::WantsClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -48,7 +49,11 @@ type Place = (SocketAddr, String, bool);
 
 /// TLS as a client.
 #[derive(Clone)]
-pub struct Tls(TlsConnector);
+pub struct Tls {
+    /// Made when it is needed first: the system's authorities take some megabytes, and most servers never call out.
+    connector: Arc<OnceLock<TlsConnector>>,
+    protocol: Option<&'static [u8]>,
+}
 
 /// TLS cannot be used: the system's or the operator's authorities are unreadable.
 #[derive(Debug, thiserror::Error)]
@@ -61,18 +66,39 @@ impl Tls {
     /// # Errors
     ///
     /// [`TlsError`] if they cannot be read.
-    pub fn new(ca: Option<&Path>, protocol: Option<&[u8]>) -> Result<Self, TlsError> {
+    pub fn new(ca: Option<&Path>, protocol: Option<&'static [u8]>) -> Result<Self, TlsError> {
+        let tls = Self { connector: Arc::default(), protocol };
+        if let Some(path) = ca {
+            let roots = authorities(path)?;
+            let connector =
+                tls.connector_of(|builder| Ok(builder.with_root_certificates(roots)))?;
+            drop(tls.connector.set(connector));
+        }
+        Ok(tls)
+    }
+
+    fn connector(&self) -> Result<&TlsConnector, TlsError> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector);
+        }
+        let connector = self.connector_of(BuilderVerifierExt::with_platform_verifier)?;
+        Ok(self.connector.get_or_init(|| connector))
+    }
+
+    fn connector_of(
+        &self,
+        verifier: impl FnOnce(
+            ConfigBuilder<ClientConfig, WantsVerifier>,
+        )
+            -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error>,
+    ) -> Result<TlsConnector, TlsError> {
         let wrong = |error: rustls::Error| TlsError(Box::new(error));
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(wrong)?;
-        let builder = match ca {
-            None => builder.with_platform_verifier().map_err(wrong)?,
-            Some(path) => builder.with_root_certificates(authorities(path)?),
-        };
-        let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        let mut config = verifier(builder).map_err(wrong)?.with_no_client_auth();
+        config.alpn_protocols = self.protocol.into_iter().map(<[u8]>::to_vec).collect();
+        Ok(TlsConnector::from(Arc::new(config)))
     }
 
     /// Makes a stream a TLS one; the certificate must be the name's.
@@ -87,7 +113,8 @@ impl Tls {
     ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.0.connect(name, stream).await
+        let connector = self.connector().map_err(io::Error::other)?;
+        connector.connect(name, stream).await
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use posthouse_amqp::frame::{FRAME_MAX_CEILING, FRAME_MIN_SIZE};
 use posthouse_amqp::options::MESSAGE_BYTES_CEILING;
 
-use super::queue_access;
 use super::reader::{self, Reader};
 use super::settings::{Value, show};
 use super::{
     AlarmLevels, Amqp, Auth, ClientVerify, Config, DefaultUser, ExternalLogin, Limits, Log,
     LogFormat, MemoryLevel, PlainWithoutTls, Secret, Store, Tls,
 };
+use super::{delivery, queue_access};
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
@@ -30,6 +30,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         queues: super::queues::read(r),
         auth: read_auth(r),
         queue_access: queue_access::read(r),
+        delivery: delivery::read(r),
         limits: read_limits(r),
         alarms: read_alarms(r),
         metrics_listen: r.addresses("metrics.listen"),

@@ -87,6 +87,7 @@ impl Collector for Overall {
         self.encode_connections(e)?;
         self.encode_messages(e)?;
         self.encode_dead_letters(e)?;
+        self.encode_delivery(e)?;
         self.encode_store(e)
     }
 }
@@ -345,6 +346,33 @@ impl Overall {
         )
     }
 
+    fn encode_delivery(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let delivery = &self.snapshot.delivery;
+        counters(
+            e,
+            &[
+                ("posthouse_delivery_attempts", "Attempts that ended.", delivery.attempts),
+                ("posthouse_delivery_delivered", "Sent to subscribers.", delivery.delivered),
+                ("posthouse_delivery_failed", "Failed, to be repeated.", delivery.failed),
+                ("posthouse_delivery_given_up", "Dead-lettered or dropped.", delivery.given_up),
+                ("posthouse_delivery_filtered", "Not matched by a filter.", delivery.filtered),
+                (
+                    "posthouse_delivery_filter_errors",
+                    "Filters without an answer.",
+                    delivery.unanswered,
+                ),
+            ],
+        )?;
+        gauges(
+            e,
+            &[
+                ("posthouse_delivery_running", "Attempts that run.", delivery.running),
+                ("posthouse_delivery_waiting", "Subscriptions that wait.", delivery.waiting),
+                ("posthouse_delivery_resting", "Endpoints left alone.", delivery.resting),
+            ],
+        )
+    }
+
     fn encode_store(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let store = &self.snapshot.store;
         counters(
@@ -513,7 +541,7 @@ mod tests {
         };
         let since_start = Totals { received: 11, connections_opened: 4, ..Totals::default() };
 
-        let text = text(Snapshot { now, since_start, store: StoreNumbers::default() });
+        let text = text(Snapshot { now, since_start, ..Snapshot::default() });
 
         for line in [
             "rabbitmq_build_info{rabbitmq_version=\"4.3.0\",posthouse_version=\"0.0.0\"} 1",
