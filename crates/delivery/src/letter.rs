@@ -67,6 +67,7 @@ impl Letter {
         leased: &Leased,
         subscription: &Subscription,
         opener: Option<&dyn Opener>,
+        shown_name: fn(&str) -> &str,
     ) -> Result<Self, LetterError> {
         let message = leased.message.clone();
         let (tenant, queue) = (&subscription.tenant, &subscription.queue);
@@ -74,7 +75,7 @@ impl Letter {
             Some(opener) => opener.open(tenant, queue, &message).map_err(LetterError::Sealed)?,
             None => None,
         };
-        Ok(Self { message, queue: (**queue).into(), opened })
+        Ok(Self { message, queue: shown_name(queue).into(), opened })
     }
 
     fn body(&self) -> &[u8] {

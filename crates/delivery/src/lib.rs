@@ -48,7 +48,7 @@ pub use letter::Opener;
 pub use limit::{Endpoint, Place, Places, Standing, Verdict};
 pub use mail::{Address, HeaderText, Mail, MailError};
 pub use options::{Headers, Options, OptionsError};
-pub use plan::Defaults;
+pub use plan::{Defaults, Undeliverable, as_it_is};
 pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
 pub use runner::{Limits, Outputs, Runner};

@@ -23,6 +23,38 @@ pub struct Defaults {
     pub mail_from: Option<Address>,
     /// The server's signing secrets, the newest first; subscriptions' own are derived from them.
     pub secrets: Vec<Secret>,
+    /// What subscribers know a queue as, where a door has names of its own for some.
+    pub shown_name: fn(&str) -> &str,
+}
+
+/// A name that is shown as it is.
+#[must_use]
+pub fn as_it_is(name: &str) -> &str {
+    name
+}
+
+impl Defaults {
+    /// Whether a subscription with this URI and these options (JSON text) could be delivered to, so that whoever
+    /// subscribes is told at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Undeliverable`], with a text for whoever subscribes.
+    pub fn check(&self, subscriber: &str, options: &[u8]) -> Result<(), Undeliverable> {
+        Plan::make(subscriber, options, ["", "", ""], self)?;
+        Ok(())
+    }
+
+    /// The secrets that sign for a subscription which brings none, in text form, the newest first.
+    pub fn secrets_of<'a>(
+        &'a self,
+        tenant: &'a str,
+        queue: &'a str,
+        subscription: &'a str,
+    ) -> impl Iterator<Item = String> + 'a {
+        let derive = move |secret: &Secret| secret.derive(tenant, queue, subscription).reveal();
+        self.secrets.iter().map(derive)
+    }
 }
 
 /// Where messages of a subscription go.
@@ -51,15 +83,18 @@ pub(crate) struct Plan {
     pub(crate) dead_letter_queue: Option<Box<str>>,
 }
 
-/// Why a subscription cannot be delivered to. Doors check before they subscribe; what is found here was good under other
+/// Why a subscription cannot be delivered to. Doors check before they subscribe; what is found later was good under other
 /// settings of the operator.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PlanError {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undeliverable {
+    /// The URI.
     #[error(transparent)]
     Subscriber(#[from] SubscriberError),
+    /// The options.
     #[error(transparent)]
     Options(#[from] OptionsError),
-    #[error("no mail can be sent: delivery.smtp is not configured")]
+    /// There is no mail relay.
+    #[error("this server sends no mail: delivery.smtp is not configured")]
     NoMail,
 }
 
@@ -70,7 +105,7 @@ impl Plan {
         options: &[u8],
         names: [&str; 3],
         defaults: &Defaults,
-    ) -> Result<Self, PlanError> {
+    ) -> Result<Self, Undeliverable> {
         let subscriber = Subscriber::parse(subscriber, &defaults.guard)?;
         // The broker keeps what the door gave it, and the door gave it JSON.
         let options = serde_json::from_slice(options).unwrap_or(Value::Null);
@@ -89,7 +124,7 @@ impl Plan {
                 trust_id: Some(options.trust_id.unwrap_or_default()),
             })),
             Subscriber::Mail { to, subject } => {
-                let own = defaults.mail_from.clone().ok_or(PlanError::NoMail)?;
+                let own = defaults.mail_from.clone().ok_or(Undeliverable::NoMail)?;
                 let subject = subject.or(options.subject);
                 Target::Mail(Arc::new(MailTarget {
                     from: options.from.unwrap_or(own),
@@ -148,12 +183,13 @@ mod tests {
     use super::*;
     use crate::address::Addresses;
 
-    fn plan(subscriber: &str, options: &str) -> Result<Plan, PlanError> {
+    fn plan(subscriber: &str, options: &str) -> Result<Plan, Undeliverable> {
         let ports = vec!["443".parse().unwrap()];
         let defaults = Defaults {
             guard: Arc::new(Guard { addresses: Addresses::default(), ports }),
             mail_from: Some(Address::parse("queues@example.org").unwrap()),
             secrets: vec![Secret::from_bytes(vec![1; 32]).unwrap()],
+            shown_name: as_it_is,
         };
         Plan::make(subscriber, options.as_bytes(), ["t", "q", "1"], &defaults)
     }

@@ -296,7 +296,12 @@ impl Runner {
             self.give_up(subscription, leased, reason, now);
             return;
         }
-        let letter = match Letter::open(&leased, subscription, self.opener.as_deref()) {
+        let letter = match Letter::open(
+            &leased,
+            subscription,
+            self.opener.as_deref(),
+            self.defaults.shown_name,
+        ) {
             Ok(letter) => letter,
             Err(error) => {
                 self.give_up(subscription, leased, &error.to_string(), now);

@@ -22,6 +22,7 @@ use crate::auth::keystone::{Keystone, TrustId};
 use crate::auth::secret_file;
 use crate::config;
 use crate::door::zaqar::gate::Gate;
+use crate::door::zaqar::operation::TOPIC_PREFIX;
 use crate::door::zaqar::sealing;
 
 /// File with the signing secret that was made at the first start.
@@ -44,6 +45,7 @@ pub fn defaults(config: &config::Delivery, data_dir: &Path) -> anyhow::Result<De
         guard: Arc::new(Guard { addresses, ports: config.ports.clone() }),
         mail_from: config.smtp.as_ref().map(|smtp| smtp.from.clone()),
         secrets: secrets(config.signing_secret.reveal(), data_dir)?,
+        shown_name: |name| name.strip_prefix(TOPIC_PREFIX).unwrap_or(name),
     })
 }
 

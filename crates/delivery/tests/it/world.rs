@@ -74,7 +74,12 @@ impl World {
             webhook: Webhook::new(Arc::clone(&guard), resolver, tls, timeout),
             smtp: None,
         };
-        let defaults = Defaults { guard, mail_from: None, secrets: vec![server_secret()] };
+        let defaults = Defaults {
+            guard,
+            mail_from: None,
+            secrets: vec![server_secret()],
+            shown_name: delivery::as_it_is,
+        };
         let limits =
             Limits { attempts_max: 256, bytes_max: 16 * 1024 * 1024, per_subscription_max: 4 };
         let runner = Runner::new(Arc::clone(&broker), outputs, defaults, None, limits);

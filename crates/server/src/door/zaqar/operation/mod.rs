@@ -30,6 +30,7 @@ use model::{Ticket, Timestamp};
 pub(crate) use claims::{ClaimView, NewClaim};
 pub(crate) use following::Following;
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
+pub(crate) use place::TOPIC_PREFIX;
 pub(crate) use queues::{Edge, QueuesPage, QueuesQuery, Stats};
 pub(crate) use view::{MessageView, write_body};
 

@@ -16,7 +16,7 @@ use crate::door::zaqar::problem::Problem;
 const PROJECTS_REMEMBERED: usize = 4096;
 
 /// What stands before a topic's name where the engine knows it: topics and queues do not share their names.
-const TOPIC_PREFIX: &str = "topic:";
+pub(crate) const TOPIC_PREFIX: &str = "topic:";
 
 /// The name under which the engine has a queue or topic.
 pub(super) fn engine_name(family: Family, name: &str) -> Cow<'_, str> {
