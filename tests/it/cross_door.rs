@@ -30,7 +30,10 @@ fn what_is_posted_over_http_is_consumed_by_amqp() {
     assert_eq!(first.body, br#"{"a": [1]}"#);
     let properties = &first.properties;
     assert_eq!(properties.content_type.as_deref(), Some("application/json"));
-    assert_eq!(properties.delivery_mode, Some(2));
+    assert_eq!(
+        (properties.delivery_mode, properties.expiration.as_deref()),
+        (Some(2), Some("60000"))
+    );
     assert_eq!(properties.app_id.as_deref(), Some(it::http::CLIENT));
     assert!(properties.timestamp.is_some());
 }

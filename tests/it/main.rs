@@ -35,6 +35,8 @@ mod queues_over_websocket;
 mod resource_limits;
 mod serve_command;
 mod streams;
+mod subscriptions_over_http;
+mod tenant_isolation;
 mod time_to_live;
 mod token_command;
 mod transactions;

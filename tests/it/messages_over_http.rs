@@ -255,5 +255,36 @@ fn checksums_are_shown_where_the_operator_says_so() {
     assert_eq!(sum, format!("MD5:{MD5_OF_ABC}"));
 }
 
+#[test]
+fn encrypted_bodies_are_clear_to_clients_and_nowhere_on_the_disk() {
+    let keys = "queues.encryption.keys=k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let Some(mut program) = Broker::start_own_with(WHY, &[keys]) else { return };
+    let mut http = Http::new(&program);
+    http.put("/v2/queues/q", r#"{"_enable_encrypt_messages": true}"#);
+    let hrefs = post(&mut http, &[json!({"secret": "canary-4711"}), json!("canary-4711")]);
+    program.restart();
+    let mut http = Http::new(&program);
+
+    assert_eq!(http.get(&hrefs[0]).json()["body"], json!({"secret": "canary-4711"}));
+    assert_eq!(bodies(&http.get("/v2/queues/q/messages?echo=true").json()).len(), 2);
+    let claimed = http.post("/v2/queues/q/claims?limit=1", "");
+    assert_eq!(bodies(&claimed.json()), [json!({"secret": "canary-4711"})]);
+    assert_eq!(bodies(&http.delete("/v2/queues/q/messages?pop=1").json()), [json!("canary-4711")]);
+    program.kill();
+    for file in std::fs::read_dir(program.data_directory()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        assert!(!bytes.windows(11).any(|window| window == b"canary-4711"), "{}", path.display());
+    }
+}
+
+#[test]
+fn without_keys_there_are_no_encrypted_queues() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+
+    assert_eq!(http.put("/v2/queues/q", r#"{"_enable_encrypt_messages": true}"#).status, 400);
+}
+
 /// Of `"abc"`, with its quotes.
 const MD5_OF_ABC: &str = "ebd9f4c7b06cb0aaf5d13d80e49d8b90";

@@ -270,7 +270,8 @@ fn listen_queues(
     let addresses = [named("queues", &queues.listen), named("websocket", &queues.websocket_listen)];
     let addresses = addresses.concat();
     let access = &config.queue_access;
-    let operations = Arc::new(Operations::new(Arc::clone(broker), config.queues.clone()));
+    let operations =
+        Arc::new(Operations::new(Arc::clone(broker), config.queues.clone(), Arc::clone(&gate)));
     let door = QueuesDoor::new(operations, gate, access.admin_mode);
     for (name, address) in addresses {
         if access.mode == AuthMode::None

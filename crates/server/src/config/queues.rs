@@ -62,6 +62,8 @@ pub struct Queues {
     /// Bytes.
     pub max_messages_post_size: u32,
     pub subscriber_types: Vec<String>,
+    /// Who was subscribed is asked first, and told nothing before agreeing.
+    pub require_confirmation: bool,
     /// A `Client-ID` must be a UUID; otherwise any text within the two lengths.
     pub client_id_uuid_strict: bool,
     /// Characters.
@@ -113,6 +115,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Queues {
         max_queue_metadata: body(r, "queues.max_queue_metadata"),
         max_messages_post_size: body(r, "queues.max_messages_post_size"),
         subscriber_types: r.texts("queues.subscriber_types"),
+        require_confirmation: read_require_confirmation(r),
         client_id_uuid_strict: r.choice(
             "queues.client_id_uuid_safe",
             &[("strict", true), ("off", false)],
@@ -122,6 +125,15 @@ pub(super) fn read(r: &mut Reader<'_>) -> Queues {
         max_length_client_id: r.number("queues.max_length_client_id", 1..=144),
         message_delete_with_claim_id: r.switch("queues.message_delete_with_claim_id"),
     }
+}
+
+/// Who is asked answers by a signed URL.
+fn read_require_confirmation(r: &mut Reader<'_>) -> bool {
+    let required = r.switch("queues.require_confirmation");
+    if required && r.text("queues.signed_url.secret").is_empty() {
+        r.refuse("queues.require_confirmation", "needs queues.signed_url.secret");
+    }
+    required
 }
 
 #[cfg(test)]

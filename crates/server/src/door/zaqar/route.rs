@@ -34,6 +34,12 @@ pub enum Operation {
     ClaimGet,
     ClaimUpdate,
     ClaimDelete,
+    SubscriptionList,
+    SubscriptionCreate,
+    SubscriptionGet,
+    SubscriptionUpdate,
+    SubscriptionDelete,
+    SubscriptionConfirm,
 }
 
 /// The methods that routes have.
@@ -119,6 +125,7 @@ const LIMIT: Parameter =
     Parameter { name: "limit", kind: "integer", about: "How many at most; 10 if not given." };
 const DETAILED: Parameter =
     Parameter { name: "detailed", kind: "boolean", about: "Shows everything of each." };
+const PAGE: &[Parameter] = &[MARKER, LIMIT];
 const QUEUES_PAGE: &[Parameter] = &[
     MARKER,
     LIMIT,
@@ -240,6 +247,13 @@ pub static ROUTES: &[Route] = &[
     route(PATCH, "/queues/{queue_name}/claims/{claim_id}", Op::ClaimUpdate, Some(R::ClaimsUpdate), "Restarts a claim's clock.").body("claim").answers(&[(204, "")]),
     route(DELETE, "/queues/{queue_name}/claims/{claim_id}", Op::ClaimDelete, Some(R::ClaimsDelete), "Releases a claim.").answers(&[(204, "")]),
 
+    route(GET, "/queues/{queue_name}/subscriptions", Op::SubscriptionList, Some(R::SubscriptionGetAll), "Lists subscriptions.").query(PAGE).answers(&[(200, "subscription_list")]).offered(Version2),
+    route(POST, "/queues/{queue_name}/subscriptions", Op::SubscriptionCreate, Some(R::SubscriptionCreate), "Subscribes somebody to a queue.").body("subscription").answers(&[(201, "subscribed")]).offered(Version2),
+    route(GET, "/queues/{queue_name}/subscriptions/{subscription_id}", Op::SubscriptionGet, Some(R::SubscriptionGet), "One subscription.").answers(&[(200, "subscription_view")]).offered(Version2),
+    route(PATCH, "/queues/{queue_name}/subscriptions/{subscription_id}", Op::SubscriptionUpdate, Some(R::SubscriptionUpdate), "Changes a subscription.").body("subscription_change").answers(&[(204, "")]).offered(Version2),
+    route(DELETE, "/queues/{queue_name}/subscriptions/{subscription_id}", Op::SubscriptionDelete, Some(R::SubscriptionDelete), "Ends a subscription.").answers(&[(204, "")]).offered(Version2),
+    route(PUT, "/queues/{queue_name}/subscriptions/{subscription_id}/confirm", Op::SubscriptionConfirm, Some(R::SubscriptionConfirm), "Confirms a subscription, or takes that back.").body("confirm").answers(&[(204, "")]).offered(Version2),
+
     route(GET, "/topics", Op::QueueList, Some(R::TopicsGetAll), "Lists topics by name.").query(QUEUES_PAGE).answers(&[(200, "topic_list")]),
     route(PUT, "/topics/{topic_name}", Op::QueuePut, Some(R::TopicsCreate), "Makes a topic; an existing one stays as it is.").body("metadata").answers(&[(201, ""), (204, "")]),
     route(GET, "/topics/{topic_name}", Op::QueueGet, Some(R::TopicsGet), "A topic's metadata; the defaults, if there is no such topic.").answers(&[(200, "metadata")]),
@@ -250,6 +264,12 @@ pub static ROUTES: &[Route] = &[
     route(POST, "/topics/{topic_name}/messages", Op::MessagePost, Some(R::MessagesCreate), "Posts messages to all subscriptions, all or none.").body("messages").answers(&[(201, "posted")]),
     route(GET, "/topics/{topic_name}/messages", Op::MessageList, Some(R::MessagesGetAll), "Lists messages, oldest first, or shows those with these ids.").query(MESSAGES_PAGE).answers(&[(200, "message_list")]),
     route(DELETE, "/topics/{topic_name}/messages", Op::MessagesDelete, Some(R::MessagesDeleteAll), "Deletes messages by id, or takes the oldest.").query(MESSAGES_DELETE).answers(&[(204, ""), (200, "popped")]),
+    route(GET, "/topics/{topic_name}/subscriptions", Op::SubscriptionList, Some(R::SubscriptionGetAll), "Lists subscriptions.").query(PAGE).answers(&[(200, "subscription_list")]),
+    route(POST, "/topics/{topic_name}/subscriptions", Op::SubscriptionCreate, Some(R::SubscriptionCreate), "Subscribes somebody to a topic.").body("subscription").answers(&[(201, "subscribed")]),
+    route(GET, "/topics/{topic_name}/subscriptions/{subscription_id}", Op::SubscriptionGet, Some(R::SubscriptionGet), "One subscription.").answers(&[(200, "subscription_view")]),
+    route(PATCH, "/topics/{topic_name}/subscriptions/{subscription_id}", Op::SubscriptionUpdate, Some(R::SubscriptionUpdate), "Changes a subscription.").body("subscription_change").answers(&[(204, "")]),
+    route(DELETE, "/topics/{topic_name}/subscriptions/{subscription_id}", Op::SubscriptionDelete, Some(R::SubscriptionDelete), "Ends a subscription.").answers(&[(204, "")]),
+    route(PUT, "/topics/{topic_name}/subscriptions/{subscription_id}/confirm", Op::SubscriptionConfirm, Some(R::SubscriptionConfirm), "Confirms a subscription, or takes that back.").body("confirm").answers(&[(204, "")]),
     route(GET, "/topics/{topic_name}/messages/{message_id}", Op::MessageGet, Some(R::MessagesGet), "One message.").answers(&[(200, "message")]),
     route(DELETE, "/topics/{topic_name}/messages/{message_id}", Op::MessageDelete, Some(R::MessagesDelete), "Deletes a message.").query(MESSAGE_DELETE).answers(&[(204, "")]),
 ];

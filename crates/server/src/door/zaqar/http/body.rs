@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderMap};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 
 use crate::door::zaqar::json::{Raw, check};
 use crate::door::zaqar::problem::Problem;
@@ -20,6 +20,8 @@ pub(super) struct Unread {
     /// What the client says that it sends. Without it, in HTTP's chunks, the body counts as absent, as in Zaqar.
     length: Option<u64>,
     timeout: Duration,
+    /// The client waits to be told to send it (`Expect: 100-continue`).
+    waits: bool,
 }
 
 /// A body that was read.
@@ -34,7 +36,7 @@ impl Unread {
         let length = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.trim().parse().ok());
-        Self { incoming, length, timeout }
+        Self { incoming, length, timeout, waits: headers.contains_key(EXPECT) }
     }
 
     /// What the client says that it sends.
@@ -77,7 +79,8 @@ impl Unread {
 
     /// Reads and throws away what the client is sending, up to a bound and within the time for bodies.
     pub(super) async fn drain(&mut self) {
-        if self.incoming.is_end_stream() {
+        // Who waits is not asked to send what nobody wants.
+        if self.waits || self.incoming.is_end_stream() {
             return;
         }
         let draining = async {

@@ -21,7 +21,7 @@ use crate::door::zaqar::route::{Operation as Op, Route, Version};
 const BODY_BYTES_MAX: u32 = 64 * 1024;
 
 /// What an operation comes to.
-type Handled = Result<Answer, Problem>;
+pub(super) type Handled = Result<Answer, Problem>;
 
 impl Service {
     /// Does what a route's operation says.
@@ -53,6 +53,12 @@ impl Service {
             Op::ClaimGet => self.claim_get(request),
             Op::ClaimUpdate => self.claim_update(request, body).await,
             Op::ClaimDelete => self.claim_delete(request).await,
+            Op::SubscriptionList => self.subscription_list(family, request),
+            Op::SubscriptionCreate => self.subscription_create(family, request, body).await,
+            Op::SubscriptionGet => self.subscription_get(family, request),
+            Op::SubscriptionUpdate => self.subscription_update(family, request, body).await,
+            Op::SubscriptionDelete => self.subscription_delete(family, request).await,
+            Op::SubscriptionConfirm => self.subscription_confirm(family, request, body).await,
         }
     }
 
@@ -358,22 +364,22 @@ impl Service {
 
 impl Admitted<'_> {
     /// The queue's or topic's name.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.variables.name.as_deref().unwrap_or_default()
     }
 
     /// The message's, claim's or subscription's id.
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.variables.id.as_deref().unwrap_or_default()
     }
 
-    fn path_bytes(&self) -> Bytes {
+    pub(super) fn path_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.path.as_bytes())
     }
 }
 
 /// Reads a body for which Zaqar has no limit of its own.
-async fn read_other(body: Unread) -> Result<Body, Problem> {
+pub(super) async fn read_other(body: Unread) -> Result<Body, Problem> {
     let too_large = || {
         Problem::new(
             413,

@@ -85,6 +85,8 @@ const MARKER: (&str, &str) = ("marker", "param/marker");
 const DETAILED: (&str, &str) = ("detailed", "param/detailed");
 const MESSAGE: (&str, &str) = ("message_id", "param/message_id");
 const CLAIM: (&str, &str) = ("claim_id", "param/claim_id");
+const SUBSCRIPTION: (&str, &str) = ("subscriptions_id", "param/subscriptions_id");
+const SUBSCRIPTION_LIMIT: (&str, &str) = ("limit", "param/subscription_limit");
 
 #[rustfmt::skip]
 const RELATIONS: &[Relation] = &[
@@ -102,11 +104,23 @@ const RELATIONS: &[Relation] = &[
     ("rel/post_claim", "/queues/{queue_name}/claims{?limit}", &[QUEUE, ("limit", "param/claim_limit")], &["POST"]),
     ("rel/patch_claim", "/queues/{queue_name}/claims/{claim_id}", &[QUEUE, CLAIM], &["PATCH"]),
     ("rel/delete_claim", "/queues/{queue_name}/claims/{claim_id}", &[QUEUE, CLAIM], &["DELETE"]),
+    ("rel/subscriptions_get", "/queues/{queue_name}/subscriptions{?marker,limit}", &[QUEUE, MARKER, SUBSCRIPTION_LIMIT], &["GET"]),
+    ("rel/subscriptions_post", "/queues/{queue_name}/subscriptions", &[QUEUE, SUBSCRIPTION_LIMIT], &["POST"]),
+    ("rel/subscription", "/queues/{queue_name}/subscriptions/{subscriptions_id}", &[QUEUE, SUBSCRIPTION], &["GET", "DELETE"]),
+    ("rel/subscription_patch", "/queues/{queue_name}/subscriptions/{subscriptions_id}", &[QUEUE, SUBSCRIPTION], &["PATCH"]),
     ("rel/ping", "/ping", &[], &["GET"]),
 ];
 
 /// What version 1.1 does not have.
-const NEW: [&str; 3] = ["rel/queue_share", "rel/queue_purge", "rel/message_get"];
+const NEW: [&str; 7] = [
+    "rel/queue_share",
+    "rel/queue_purge",
+    "rel/message_get",
+    "rel/subscriptions_get",
+    "rel/subscriptions_post",
+    "rel/subscription",
+    "rel/subscription_patch",
+];
 
 fn home(version: Version, admin_mode: bool) -> Value {
     let mut resources = Map::new();

@@ -6,7 +6,7 @@
 //! | `service` | a request's way: the checks in their order, then the operation |
 //! | `body` | reading bodies, bounded before they are believed |
 //! | `answer` | responses |
-//! | `handle` | from paths, queries and bodies to operations |
+//! | `handle`, `subscription` | from paths, queries and bodies to operations |
 //! | `write`, `checksum` | their answers as JSON |
 //! | `home`, `openapi` | what there is, for programs |
 
@@ -18,4 +18,5 @@ mod home;
 pub mod listener;
 pub mod openapi;
 mod service;
+mod subscription;
 mod write;

@@ -71,7 +71,7 @@ fn operation(route: &Route) -> Value {
                 "application/json"
             };
             let body = json!({
-                "required": matches!(schema, "messages" | "patch" | "share"),
+                "required": matches!(schema, "messages" | "patch" | "subscription" | "confirm" | "share"),
                 "content": {media: {"schema": reference(schema)}},
             });
             operation.insert("requestBody".to_owned(), body);
@@ -179,6 +179,7 @@ fn put(schemas: &mut Schemas, name: &str, schema: Value) {
     schemas.insert(name.to_owned(), schema);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn requests() -> Schemas {
     let mut schemas = Map::new();
     let ttl = |least: u32| json!({"type": "integer", "minimum": least});
@@ -231,6 +232,31 @@ fn requests() -> Schemas {
         ),
     );
     put(&mut schemas, "claim", object(&[], &json!({"ttl": ttl(60), "grace": ttl(60)})));
+    put(
+        &mut schemas,
+        "subscription",
+        object(
+            &["subscriber"],
+            &json!({
+                "subscriber": {"type": "string"}, "ttl": ttl(60), "options": {"type": "object"},
+            }),
+        ),
+    );
+    put(
+        &mut schemas,
+        "subscription_change",
+        object(
+            &[],
+            &json!({
+                "subscriber": {"type": "string"}, "ttl": ttl(60), "options": {"type": "object"},
+            }),
+        ),
+    );
+    put(
+        &mut schemas,
+        "confirm",
+        object(&["confirmed"], &json!({"confirmed": {"type": "boolean"}})),
+    );
     schemas
 }
 
@@ -348,6 +374,20 @@ fn replies() -> Schemas {
                 "age": whole, "ttl": whole, "messages": messages, "href": text,
             }),
         ),
+    );
+    let subscription = object(
+        &["id", "source", "subscriber", "ttl", "age", "options", "confirmed"],
+        &json!({
+            "id": text, "source": text, "subscriber": text, "ttl": whole, "age": whole,
+            "options": {"type": "object"}, "confirmed": {"type": "boolean"},
+        }),
+    );
+    put(&mut schemas, "subscription_list", list_of("subscriptions", &of("subscription_view")));
+    put(&mut schemas, "subscription_view", subscription);
+    put(
+        &mut schemas,
+        "subscribed",
+        object(&["subscription_id"], &json!({"subscription_id": text})),
     );
     schemas
 }

@@ -125,7 +125,7 @@ impl Service {
             return Err(Box::new(answer));
         }
         check_types(headers).map_err(|problem| refuse(&problem))?;
-        let client = client_of(headers, self.limits()).map_err(|problem| refuse(&problem))?;
+        let client = client_of(path, headers, self.limits()).map_err(|problem| refuse(&problem))?;
         let caller = caller.map_err(|refusal| refuse(&project_refused(&refusal)))?;
         let Some((resource, variables)) = self.router.find(path) else {
             return Err(refuse(&Problem::bare(404, "404 Not Found")));
@@ -259,9 +259,13 @@ fn admits_json(accept: &str) -> bool {
     best.1
 }
 
-fn client_of(headers: &HeaderMap, limits: &Queues) -> Result<ClientId, Problem> {
-    let missing =
-        || Problem::new(400, "Missing header value", "The \"Client-Id\" header is required.");
+fn client_of(path: &str, headers: &HeaderMap, limits: &Queues) -> Result<ClientId, Problem> {
+    // Zaqar's versions spell it differently.
+    let spelled = if path.starts_with("/v1.1") { "Client-ID" } else { "Client-Id" };
+    let missing = || {
+        let text = format!("The \"{spelled}\" header is required.");
+        Problem::new(400, "Missing header value", text)
+    };
     let text = headers.get(CLIENT_ID).ok_or_else(missing)?;
     // Bytes that are no text cannot be a UUID either.
     ClientId::parse(text.to_str().unwrap_or("\u{fffd}"), limits)

@@ -8,7 +8,7 @@ use crate::door::zaqar::iso_time;
 use crate::door::zaqar::json::write;
 use crate::door::zaqar::operation::{
     ClaimView, Edge, MessageView, MessagesPage, MessagesQuery, Posted, QueuesPage, QueuesQuery,
-    Stats,
+    Stats, SubscriptionView, SubscriptionsPage,
 };
 use crate::door::zaqar::query::encode;
 use crate::door::zaqar::route::Version;
@@ -286,6 +286,48 @@ pub(super) fn stats(base: &str, family: Family, stats: &Stats) -> Vec<u8> {
     }
     out.extend_from_slice(b"}}");
     out
+}
+
+/// A page of subscriptions with its link.
+pub(super) fn subscriptions(path: &str, page: &SubscriptionsPage) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + page.subscriptions.len() * 256);
+    out.extend_from_slice(b"{\"subscriptions\":");
+    write::list(&mut out, &page.subscriptions, subscription);
+    out.extend_from_slice(b",\"links\":");
+    match page.subscriptions.last() {
+        None => out.extend_from_slice(b"[]"),
+        Some(last) => next_link(&mut out, path, |out| {
+            out.extend_from_slice(format!("marker={}&limit=", last.subscription.id).as_bytes());
+            write::integer(out, page.limit.into());
+        }),
+    }
+    out.push(b'}');
+    out
+}
+
+/// One subscription.
+pub(super) fn one_subscription(view: &SubscriptionView) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    subscription(&mut out, view);
+    out
+}
+
+fn subscription(out: &mut Vec<u8>, view: &SubscriptionView) {
+    let shown = &view.subscription;
+    out.extend_from_slice(format!("{{\"id\":\"{}\",\"source\":", shown.id).as_bytes());
+    write::string(out, view.source());
+    out.extend_from_slice(b",\"subscriber\":");
+    write::string(out, &shown.subscriber);
+    out.extend_from_slice(b",\"ttl\":");
+    write::integer(out, view.ttl());
+    out.extend_from_slice(b",\"age\":");
+    write::integer(out, view.age());
+    out.extend_from_slice(b",\"options\":");
+    // What other doors put there may be nothing at all.
+    out.extend_from_slice(if shown.options.is_empty() { b"{}" } else { &shown.options });
+    out.extend_from_slice(b",\"confirmed\":");
+    out.extend_from_slice(if shown.confirmed { b"true" } else { b"false" });
+    out.push(b'}');
 }
 
 /// What a signature says.

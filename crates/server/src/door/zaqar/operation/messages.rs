@@ -10,6 +10,7 @@ use crate::auth::Caller;
 use crate::door::zaqar::identity::{ClientId, Family, MessageId};
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::request::{Bound, NewMessage, limit_of};
+use crate::door::zaqar::sealing;
 
 /// The media type of what is posted here.
 const JSON: &str = "application/json";
@@ -71,20 +72,23 @@ impl Operations {
         messages: &[NewMessage<'_>],
     ) -> Result<Done<Posted>, Problem> {
         let now = self.now();
+        let sealed = self.seal(place, messages)?;
+        let content_type = if sealed.is_empty() { JSON } else { sealing::CONTENT_TYPE };
         // Mostly all live equally long, and have the same properties.
         let runs: Vec<_> = messages.chunk_by(|one, next| one.ttl == next.ttl).collect();
         let properties = runs
             .iter()
             .filter_map(|run| run.first())
-            .map(|message| properties(client, message.ttl, now))
+            .map(|message| properties(content_type, client, message.ttl, now))
             .collect::<Result<Vec<_>, Problem>>()?;
         let batch: Vec<_> = runs
             .iter()
             .zip(&properties)
             .flat_map(|(run, properties)| run.iter().map(move |message| (message, properties)))
-            .map(|(message, properties)| Post {
+            .enumerate()
+            .map(|(index, (message, properties))| Post {
                 properties,
-                body: message.body.text().as_bytes(),
+                body: sealed.get(index).map_or(message.body.text().as_bytes(), Vec::as_slice),
                 expires: Some(now.after_ms(u64::from(message.ttl) * 1000)),
                 not_before: (message.delay > 0)
                     .then(|| now.after_ms(u64::from(message.delay) * 1000)),
@@ -131,7 +135,7 @@ impl Operations {
             .map_err(|error| Problem::from_broker(&error, "Messages could not be listed."))?;
         page.queue = place.id();
         page.next = found.more_after.or(found.messages.last().map(|last| last.sequence));
-        page.messages = found.messages;
+        page.messages = self.opened(&place, found.messages)?;
         Ok(page)
     }
 
@@ -150,10 +154,11 @@ impl Operations {
         let mut page = MessagesPage { now: self.now(), ..MessagesPage::default() };
         let Some(place) = self.place(caller, family, name)? else { return Ok(page) };
         page.queue = place.id();
-        page.messages = place
+        let found = place
             .access
             .peek(place.name(), &own_sequences(&place, ids), page.now)
             .map_err(|error| Problem::from_broker(&error, "Message could not be retrieved."))?;
+        page.messages = self.opened(&place, found)?;
         Ok(page)
     }
 
@@ -260,7 +265,7 @@ impl Operations {
             .pop(place.name(), count as usize, page.now)
             .map_err(|error| Problem::from_broker(&error, "Messages could not be popped."))?;
         page.queue = place.id();
-        page.messages = popped.messages;
+        page.messages = self.opened(&place, popped.messages)?;
         Ok(Done { answer: page, ticket: popped.ticket })
     }
 }
@@ -284,11 +289,16 @@ fn claimed_by_others() -> Problem {
 
 /// The properties of a message that lives `ttl_secs`. Its time to live is in there too, for those whom the message
 /// reaches over a subscription: their copies do not expire.
-fn properties(client: &ClientId, ttl_secs: u32, now: Timestamp) -> Result<Vec<u8>, Problem> {
+fn properties(
+    content_type: &str,
+    client: &ClientId,
+    ttl_secs: u32,
+    now: Timestamp,
+) -> Result<Vec<u8>, Problem> {
     let mut properties = Vec::with_capacity(96);
     let expiration_ms = (u64::from(ttl_secs) * 1000).to_string();
     let said = Properties {
-        content_type: Some(JSON),
+        content_type: Some(content_type),
         delivery_mode: Some(PERSISTENT),
         timestamp: Some(now.0 / 1000),
         expiration: Some(&expiration_ms),

@@ -10,15 +10,20 @@
 //! | `messages` | posting, listing, deleting, taking |
 //! | `claims` | claims |
 //! | `following` | what sockets need of subscriptions |
+//! | `subscriptions`, `confirmation` | who is told what enters a queue, and whether they want to be |
+//! | `encryption` | bodies sealed at rest |
 //! | `health` | a round trip, measured |
 //! | `view` | messages as clients of this door see them |
 
 mod claims;
+mod confirmation;
+mod encryption;
 mod following;
 mod health;
 mod messages;
 mod place;
 mod queues;
+mod subscriptions;
 mod view;
 
 use std::collections::HashMap;
@@ -32,8 +37,10 @@ pub(crate) use following::Following;
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
 pub(crate) use place::TOPIC_PREFIX;
 pub(crate) use queues::{Edge, QueuesPage, QueuesQuery, Stats};
+pub(crate) use subscriptions::{Made, SubscriptionView, SubscriptionsPage, exists};
 pub(crate) use view::{MessageView, write_body};
 
+use super::gate::Gate;
 use super::metadata::{Metadata, Rules};
 use super::problem::Problem;
 use crate::config::Queues;
@@ -43,6 +50,8 @@ use crate::config::Queues;
 pub struct Operations {
     broker: Arc<Broker>,
     limits: Queues,
+    /// For what is asked of people who have no other right than to answer.
+    gate: Arc<Gate>,
     /// The projects that requests came for lately.
     projects: RwLock<HashMap<Box<str>, Access>>,
     /// The rules of queues without metadata.
@@ -61,9 +70,9 @@ pub(crate) struct Done<T> {
 impl Operations {
     /// The operations on this broker.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, limits: Queues) -> Self {
+    pub fn new(broker: Arc<Broker>, limits: Queues, gate: Arc<Gate>) -> Self {
         let plain = Arc::new(Rules::of(&Metadata::default(), &limits));
-        Self { broker, limits, projects: RwLock::default(), plain }
+        Self { broker, limits, gate, projects: RwLock::default(), plain }
     }
 
     /// The limits that an operator chose.

@@ -26,6 +26,14 @@ pub(super) fn engine_name(family: Family, name: &str) -> Cow<'_, str> {
     }
 }
 
+/// The family of a queue of the engine, and its name there.
+pub(super) fn family_of(queue: &str) -> (Family, &str) {
+    match queue.strip_prefix(TOPIC_PREFIX) {
+        Some(name) => (Family::Topics, name),
+        None => (Family::Queues, queue),
+    }
+}
+
 /// The name that clients of this door know, if it is of this family and can be said in their paths.
 pub(super) fn shown_name(family: Family, queue: &Queue) -> Option<&str> {
     let name = match family {

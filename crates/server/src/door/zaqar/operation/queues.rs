@@ -1,14 +1,15 @@
 //! Queues and topics: making and deleting them, their metadata, lists of them, how full they are.
 
 use broker::{BrokerError, Queue, Seen};
-use model::Timestamp;
+use model::{Ticket, Timestamp};
 use regex::Regex;
 
+use super::encryption::no_keys;
 use super::place::{prefix, shown_name};
 use super::{Done, Operations};
 use crate::auth::Caller;
 use crate::door::zaqar::identity::{Family, MessageId};
-use crate::door::zaqar::metadata::Metadata;
+use crate::door::zaqar::metadata::{Metadata, Rules};
 use crate::door::zaqar::patch;
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::request::{Bound, Purge, limit_of};
@@ -82,7 +83,7 @@ impl Operations {
         name: &str,
         metadata: &Metadata,
     ) -> Result<Done<bool>, Problem> {
-        metadata.check(family, &self.limits)?;
+        self.check_metadata(metadata, family)?;
         let made = self.place_or_new(caller, family, name)?;
         let (place, is_new) = made.answer;
         if !is_new || metadata == &Metadata::default() {
@@ -134,7 +135,7 @@ impl Operations {
         let change = |json: &[u8]| {
             changed = Metadata::from_json(json);
             patch::apply(changes, &mut changed, family)?;
-            changed.check(family, &self.limits)?;
+            self.check_metadata(&changed, family)?;
             Ok(changed.to_json())
         };
         let outcome = place.access.change_metadata(place.name(), change, self.now());
@@ -199,6 +200,14 @@ impl Operations {
         Ok(page)
     }
 
+    fn check_metadata(&self, metadata: &Metadata, family: Family) -> Result<(), Problem> {
+        metadata.check(family, &self.limits)?;
+        if Rules::of(metadata, &self.limits).encrypted && !self.has_keys() {
+            return Err(no_keys());
+        }
+        Ok(())
+    }
+
     /// How full a queue is; `None` if it is not there.
     ///
     /// # Errors
@@ -241,13 +250,16 @@ impl Operations {
         name: &str,
         purge: Purge,
     ) -> Result<Done<()>, Problem> {
-        let Some(place) = self.place(caller, family, name)? else { return Ok(Done::nothing()) };
-        if !purge.messages {
-            return Ok(Done::nothing());
-        }
+        let ended = match purge.subscriptions {
+            true => self.purge_subscriptions(caller, family, name)?,
+            false => Ticket::NONE,
+        };
+        let place = self.place(caller, family, name)?.filter(|_| purge.messages);
+        let Some(place) = place else { return Ok(Done { answer: (), ticket: ended }) };
         let purged = place.access.purge_queue(place.name(), self.now());
         let (_, ticket) =
             purged.map_err(|error| Problem::from_broker(&error, "Queue could not be purged."))?;
+        let ticket = ticket.max(ended);
         Ok(Done { answer: (), ticket })
     }
 }

@@ -5,12 +5,16 @@ mod message;
 mod page;
 mod purge;
 mod share;
+mod subscription;
 
 pub(crate) use claim::{ClaimTimes, For, read_claim};
 pub(crate) use message::{NewMessage, check_post_size, read_messages};
 pub(crate) use page::{Bound, limit_of};
 pub(crate) use purge::{Purge, read_purge};
 pub(crate) use share::read_share;
+pub(crate) use subscription::{
+    SubscriptionChange, read_confirmation, read_subscription, read_update,
+};
 
 use super::json::{Kind, Raw};
 use super::problem::Problem;

@@ -1,0 +1,322 @@
+//! Subscriptions: who is told what enters a queue or topic.
+
+use std::sync::Arc;
+
+use broker::{Confirmation, Output, Subscribe, Subscribed, Subscription, Updated};
+use model::{SubscriptionId, Ticket, Timestamp};
+
+use super::confirmation;
+use super::place::{engine_name, family_of};
+use super::{Done, Operations};
+use crate::auth::Caller;
+use crate::door::zaqar::identity::Family;
+use crate::door::zaqar::problem::Problem;
+use crate::door::zaqar::request::{Bound, SubscriptionChange, limit_of};
+
+/// Subscriptions that a purge ends at once.
+const PURGED_AT_ONCE: usize = 256;
+
+/// What came of a wish to subscribe.
+#[derive(Debug)]
+pub(crate) enum Made {
+    /// It is there now, or was there and not confirmed: then its subscriber is asked again.
+    Subscribed(SubscriptionId),
+    /// Somebody has subscribed and confirmed.
+    Exists,
+}
+
+/// A page of subscriptions.
+#[derive(Debug)]
+pub(crate) struct SubscriptionsPage {
+    pub(crate) subscriptions: Vec<SubscriptionView>,
+    /// What was understood as limit.
+    pub(crate) limit: u32,
+}
+
+/// A subscription at a moment.
+#[derive(Debug)]
+pub(crate) struct SubscriptionView {
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) now: Timestamp,
+}
+
+impl SubscriptionView {
+    /// The name of the queue or topic, as clients know it.
+    pub(crate) fn source(&self) -> &str {
+        family_of(&self.subscription.queue).1
+    }
+
+    /// Seconds.
+    pub(crate) fn ttl(&self) -> u64 {
+        self.subscription.ttl_ms / 1000
+    }
+
+    /// Whole seconds since its time to live began.
+    pub(crate) fn age(&self) -> u64 {
+        self.now.since(self.subscription.updated).as_secs()
+    }
+}
+
+impl Operations {
+    /// Subscribes somebody to a queue, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// 403 if there are as many as there may be, 503.
+    pub(crate) fn subscribe(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        wanted: &SubscriptionChange,
+    ) -> Result<Done<Made>, Problem> {
+        let made = self.place_or_new(caller, family, name)?;
+        let place = made.answer.0;
+        let subscriber = wanted.subscriber.as_deref().unwrap_or_default();
+        let options = wanted.options.as_deref().unwrap_or("{}");
+        refuse_trust_without_id(subscriber, options)?;
+        let ttl = wanted.ttl.unwrap_or(self.limits.default_subscription_ttl.into());
+        let now = self.now();
+        let asked = Subscribe {
+            subscriber,
+            options: options.as_bytes(),
+            ttl_ms: ttl.saturating_mul(1000),
+            confirmation: self.unconfirmed(),
+            output: Output::Delivery,
+        };
+        let (subscription, ticket) = match place.access.subscribe(place.name(), &asked, now) {
+            Ok(Subscribed::New(subscription, ticket)) => (subscription, ticket),
+            Ok(Subscribed::Exists(found)) if found.confirmed => {
+                return Ok(Done { answer: Made::Exists, ticket: made.ticket });
+            }
+            Ok(Subscribed::Exists(found)) => (found, Ticket::NONE),
+            Err(error) => {
+                return Err(Problem::from_broker(&error, "Subscription could not be created."));
+            }
+        };
+        let told = self.ask_to_confirm(&subscription, now)?;
+        let ticket = made.ticket.max(ticket).max(told);
+        Ok(Done { answer: Made::Subscribed(subscription.id), ticket })
+    }
+
+    /// A page of subscriptions, by id.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a limit out of range, 503.
+    pub(crate) fn subscriptions(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        marker: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<SubscriptionsPage, Problem> {
+        let most = self.limits.max_subscriptions_per_page;
+        let limit = limit_of(limit, most, Bound::Definitions)?;
+        let mut page = SubscriptionsPage { subscriptions: Vec::new(), limit };
+        let after = match marker.map(str::parse) {
+            None => None,
+            Some(Ok(marker)) => Some(marker),
+            // A marker that is none leads to an empty page.
+            Some(Err(_)) => return Ok(page),
+        };
+        let Some(access) = self.access(&caller.project)? else { return Ok(page) };
+        let now = self.now();
+        let found = access
+            .subscriptions_page(&engine_name(family, name), after, limit as usize, now)
+            .map_err(|error| Problem::from_broker(&error, "Subscriptions could not be listed."))?;
+        page.subscriptions =
+            found.into_iter().map(|subscription| SubscriptionView { subscription, now }).collect();
+        Ok(page)
+    }
+
+    /// One subscription.
+    ///
+    /// # Errors
+    ///
+    /// 404, 503.
+    pub(crate) fn subscription(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        id: &str,
+    ) -> Result<SubscriptionView, Problem> {
+        let parsed = id.parse().map_err(|_| missing(id))?;
+        let access = self.access(&caller.project)?.ok_or_else(|| missing(id))?;
+        let now = self.now();
+        let found = access
+            .subscription(&engine_name(family, name), parsed, now)
+            .map_err(|error| Problem::from_broker(&error, "Subscription could not be read."))?;
+        let subscription = found.ok_or_else(|| missing(id))?;
+        Ok(SubscriptionView { subscription, now })
+    }
+
+    /// Changes a subscription.
+    ///
+    /// # Errors
+    ///
+    /// 404, 409 if the new subscriber has one in that queue, 503.
+    pub(crate) fn update_subscription(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        id: &str,
+        change: &SubscriptionChange,
+    ) -> Result<Done<()>, Problem> {
+        let parsed = id.parse().map_err(|_| missing(id))?;
+        let access = self.access(&caller.project)?.ok_or_else(|| missing(id))?;
+        let change = broker::SubscriptionChange {
+            subscriber: change.subscriber.as_deref(),
+            ttl_ms: change.ttl.map(|ttl| ttl.saturating_mul(1000)),
+            options: change.options.as_deref().map(str::as_bytes),
+        };
+        let updated =
+            access.update_subscription(&engine_name(family, name), parsed, &change, self.now());
+        match updated {
+            Ok(Updated::Updated(_, ticket)) => Ok(Done { answer: (), ticket }),
+            Ok(Updated::Missing) => Err(missing(id)),
+            Ok(Updated::Taken) => Err(exists()),
+            Err(error) => Err(Problem::from_broker(&error, "Subscription could not be updated.")),
+        }
+    }
+
+    /// Ends a subscription; fine if there is none.
+    ///
+    /// # Errors
+    ///
+    /// 503.
+    pub(crate) fn unsubscribe(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        id: &str,
+    ) -> Result<Done<()>, Problem> {
+        let Ok(id) = id.parse() else { return Ok(Done::nothing()) };
+        let Some(access) = self.access(&caller.project)? else { return Ok(Done::nothing()) };
+        let ended = access.unsubscribe(&engine_name(family, name), id, self.now());
+        let ticket = ended
+            .map_err(|error| Problem::from_broker(&error, "Subscription could not be deleted."))?;
+        Ok(Done { answer: (), ticket })
+    }
+
+    /// Notes whether a subscriber has agreed.
+    ///
+    /// # Errors
+    ///
+    /// 404, 503.
+    pub(crate) fn confirm_subscription(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        id: &str,
+        confirmed: bool,
+    ) -> Result<Done<()>, Problem> {
+        let parsed = id.parse().map_err(|_| missing(id))?;
+        let access = self.access(&caller.project)?.ok_or_else(|| missing(id))?;
+        let (queue, now) = (engine_name(family, name), self.now());
+        let confirmation = if confirmed { Confirmation::Confirmed } else { self.unconfirmed() };
+        let noted =
+            access.confirm_subscription(&queue, parsed, confirmation, now).map_err(|error| {
+                Problem::from_broker(&error, "Subscription could not be confirmed.")
+            })?;
+        let (subscription, ticket) = noted.ok_or_else(|| missing(id))?;
+        let told = match confirmed {
+            true => Ticket::NONE,
+            false => self.tell_of_end(&subscription, now)?,
+        };
+        Ok(Done { answer: (), ticket: ticket.max(told) })
+    }
+
+    /// Ends all subscriptions of a queue.
+    pub(super) fn purge_subscriptions(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+    ) -> Result<Ticket, Problem> {
+        let refused = |error| Problem::from_broker(&error, "Subscriptions could not be deleted.");
+        let Some(access) = self.access(&caller.project)? else { return Ok(Ticket::NONE) };
+        let (queue, now) = (engine_name(family, name), self.now());
+        let mut last = Ticket::NONE;
+        loop {
+            let some =
+                access.subscriptions_page(&queue, None, PURGED_AT_ONCE, now).map_err(refused)?;
+            if some.is_empty() {
+                return Ok(last);
+            }
+            for subscription in some {
+                let ticket = access.unsubscribe(&queue, subscription.id, now).map_err(refused)?;
+                last = last.max(ticket);
+            }
+        }
+    }
+
+    /// How a subscription stands whose subscriber has not agreed.
+    fn unconfirmed(&self) -> Confirmation {
+        match self.limits.require_confirmation {
+            true => Confirmation::Awaited,
+            false => Confirmation::NotNeeded,
+        }
+    }
+
+    /// Asks a subscriber to confirm, if that is required.
+    fn ask_to_confirm(
+        &self,
+        subscription: &Subscription,
+        now: Timestamp,
+    ) -> Result<Ticket, Problem> {
+        match self.limits.require_confirmation {
+            true => self.tell(subscription, confirmation::Kind::Subscribe, now),
+            false => Ok(Ticket::NONE),
+        }
+    }
+
+    /// Tells a subscriber that it will not be told any more, if it had to agree.
+    fn tell_of_end(&self, subscription: &Subscription, now: Timestamp) -> Result<Ticket, Problem> {
+        match self.limits.require_confirmation {
+            true => self.tell(subscription, confirmation::Kind::Unsubscribe, now),
+            false => Ok(Ticket::NONE),
+        }
+    }
+
+    fn tell(
+        &self,
+        subscription: &Subscription,
+        kind: confirmation::Kind,
+        now: Timestamp,
+    ) -> Result<Ticket, Problem> {
+        let text = confirmation::text(self.gate.signer(), subscription, kind, now)
+            .map_err(|error| Problem::invalid(error.to_string()))?;
+        self.broker
+            .tell_subscriber(subscription, &confirmation::properties(), &text, now)
+            .map_err(|error| Problem::from_broker(&error, "Subscriber could not be asked."))
+    }
+}
+
+/// Such a subscriber is called with a token that a trust gives; without a trust there is no token.
+fn refuse_trust_without_id(subscriber: &str, options: &str) -> Result<(), Problem> {
+    let has_id = || {
+        crate::door::zaqar::json::check(options.as_bytes())
+            .is_ok_and(|options| options.member("trust_id").is_some())
+    };
+    if subscriber.starts_with("trust+") && !has_id() {
+        return Err(Problem::unavailable("Subscription could not be created."));
+    }
+    Ok(())
+}
+
+/// The subscriber has a subscription in that queue.
+pub(crate) fn exists() -> Problem {
+    Problem::conflict(
+        "Such subscription already exists.Subscriptions are unique by project + queue + subscriber URI.",
+    )
+}
+
+fn missing(id: &str) -> Problem {
+    Problem::not_found(format!("Subscription {id} does not exist"))
+}
