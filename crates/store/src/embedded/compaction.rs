@@ -23,7 +23,7 @@ use super::keeper::Keeper;
 use super::load::{Addresses, message_of};
 use super::queue::Locked;
 use super::record::{Kind, Record};
-use super::scan::{Found, scan};
+use super::scan::{Found, Window, scan};
 use super::segment::{DATA_START, Position, Segment};
 use super::shared::Shared;
 use super::vfs::read_up_to;
@@ -149,13 +149,13 @@ fn start_moving(segment: &Arc<Segment>) -> io::Result<Moving> {
         bytes.truncate(filled);
     }
     let mut rest = VecDeque::new();
-    scan(&bytes, segment, DATA_START, end, |found| {
+    scan(&mut Window::new(bytes.as_slice()), segment, DATA_START, end, |found| {
         if let Found::Record { offset, record, .. } = found
             && matches!(record.head.kind, Kind::Enqueue | Kind::Spill)
         {
             rest.push_back(offset);
         }
-    });
+    })?;
     Ok(Moving { segment: Arc::clone(segment), file: bytes, rest, awaited: Ticket::NONE })
 }
 

@@ -6,7 +6,7 @@
 use super::event::{EnqueueMeta, Event};
 use super::load::{Addresses, message_of};
 use super::record::{self, Kind, Seed};
-use super::scan::{Found, scan};
+use super::scan::{Found, Window, scan};
 use super::segment::{DATA_START, Header, Segment};
 use super::sidecar::SidecarReader;
 
@@ -35,11 +35,11 @@ pub fn fuzz_segment(file: &[u8]) -> bool {
     let capacity = u32::try_from(file.len()).unwrap_or(u32::MAX);
     let segment = Segment::new(1, salt, capacity);
     let mut sound = true;
-    scan(file, &segment, DATA_START, capacity, |found| match found {
+    let read = scan(&mut Window::new(file), &segment, DATA_START, capacity, |found| match found {
         Found::Record { record, .. } => sound &= record.body_is_whole(),
         Found::Damage { .. } => sound = false,
     });
-    sound
+    read.is_ok() && sound
 }
 
 /// The entries of a sidecar, made to verify.

@@ -9,10 +9,10 @@ use super::damage::Damage;
 use super::options::Options;
 use super::record::Kind;
 use super::recovery::{Survey, read_log};
-use super::scan::{Found, scan};
+use super::scan::{Found, Window, scan};
 use super::segment::{DATA_START, Segment};
 use super::unavailable;
-use super::vfs::{OsVfs, Vfs, VfsFile, read_up_to};
+use super::vfs::{OsVfs, Vfs, VfsFile};
 use crate::error::StoreError;
 use crate::pool::QueueKind;
 
@@ -124,16 +124,13 @@ impl Inspection {
         end: u32,
         live: u64,
     ) -> io::Result<()> {
-        let mut bytes = vec![0; end as usize];
-        let filled = read_up_to(file, 0, &mut bytes)?;
-        bytes.truncate(filled);
         let (mut records, mut damaged) = (0, 0);
         let mut damage = |offset: u32, bytes: u32, what: &str| {
             damaged += 1;
             let what = what.to_owned();
             self.damages.push(Damage { segment: segment.id, offset, bytes, what });
         };
-        scan(&bytes, segment, DATA_START, end, |found| match found {
+        scan(&mut Window::new(file), segment, DATA_START, end, |found| match found {
             Found::Record { offset, record, bytes } => {
                 records += 1;
                 if !record.body_is_whole() {
@@ -146,7 +143,7 @@ impl Inspection {
                 }
             }
             Found::Damage { offset, bytes } => damage(offset, bytes, "bytes that are no record"),
-        });
+        })?;
         let bytes = file.size()?;
         self.segments.push(SegmentContents { segment: segment.id, bytes, records, live, damaged });
         Ok(())

@@ -239,6 +239,14 @@ pub(crate) struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Head and meta as they lie at an offset.
+    pub(crate) fn front(&self, seed: Seed, offset: u32) -> Vec<u8> {
+        let mut front = vec![0; HEAD_BYTES];
+        front.extend_from_slice(self.meta);
+        seal(&mut front, seed, offset, &self.head);
+        front
+    }
+
     pub(crate) fn body_is_whole(&self) -> bool {
         crc32fast::hash(self.body) == self.head.body_checksum
     }
@@ -256,6 +264,12 @@ pub(crate) enum Broken {
 /// Whether a record could begin here: cheap, and wrong only in saying yes.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     matches!(bytes, [_, _, _, _, MAGIC, _, _, 0, ..])
+}
+
+/// How many bytes head and meta would take if a record began here; nothing is verified.
+pub(crate) fn claimed_by_head(bytes: &[u8]) -> Option<usize> {
+    let (_, head) = Head::decode(bytes)?;
+    Some(HEAD_BYTES.saturating_add(head.meta_len as usize))
 }
 
 /// The record at the front of `bytes`, which lie at `offset` of their segment.

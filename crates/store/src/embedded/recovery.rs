@@ -10,6 +10,7 @@
 //! written last; it says where the log before it ends, and so takes effect at once or not at all: a crash anywhere in
 //! recovery leaves the same log to the next.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -19,9 +20,9 @@ use super::bytes::u32_of;
 use super::event::{EnqueueMeta, Event};
 use super::log::{Log, LogState};
 use super::options::Options;
-use super::record::{self, HEAD_BYTES, Head, Kind, Record};
+use super::record::{self, Head, Kind, Record};
 use super::replay::Replay;
-use super::scan::{Found, scan};
+use super::scan::{Found, Window, record_at, scan};
 use super::segment::{
     DATA_START, Header, Position, Segment, Segments, index_name, log_name, segment_of,
 };
@@ -30,6 +31,9 @@ use super::vfs::{Vfs, VfsFile, read_up_to, write_all_at};
 
 /// Zeros are written in pieces of this size.
 pub(crate) const ZEROS: &[u8] = &[0; 256 * 1024];
+
+/// What is said of bytes that nothing can be made of.
+const NO_RECORD: &str = "bytes that are no record";
 
 /// Files that a directory holds.
 #[derive(Debug, Default)]
@@ -156,13 +160,9 @@ pub(crate) fn read_log(vfs: &dyn Vfs, survey: &Survey, options: &Options) -> io:
     Ok(reading)
 }
 
-fn load(segment: &Segment) -> io::Result<Vec<u8>> {
-    let Some(file) = segment.file.get() else { return Ok(Vec::new()) };
-    let size = usize::try_from(file.size()?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; size];
-    let filled = read_up_to(file.as_ref(), 0, &mut bytes)?;
-    bytes.truncate(filled);
-    Ok(bytes)
+/// A window on the segment's file.
+fn window(segment: &Segment) -> Option<Window<&dyn VfsFile>> {
+    segment.file.get().map(|file| Window::new(file.as_ref()))
 }
 
 impl Reading {
@@ -181,9 +181,8 @@ impl Reading {
             self.summary.from_sidecars += 1;
             return self.indexed(segment, reader);
         }
-        let file = load(segment)?;
         let mut sidecar = SidecarBuilder::default();
-        self.scanned(&file, segment, end, &mut sidecar);
+        self.scanned(segment, end, &mut sidecar)?;
         self.sidecars.push((segment.id, sidecar.finish(segment.id, end, segment.salt)));
         Ok(())
     }
@@ -213,24 +212,25 @@ impl Reading {
     /// Records from the front to `end`, all durable.
     fn scanned(
         &mut self,
-        file: &[u8],
         segment: &Arc<Segment>,
         end: u32,
         sidecar: &mut SidecarBuilder,
-    ) {
+    ) -> io::Result<()> {
+        let Some(mut window) = window(segment) else { return Ok(()) };
         let mut reached = DATA_START;
-        scan(file, segment, DATA_START, end, |found| match found {
+        scan(&mut window, segment, DATA_START, end, |found| match found {
             Found::Record { offset, record, bytes } => {
                 reached = offset.saturating_add(u32_of(bytes.len()));
-                self.whole_record(segment, offset, &record, bytes, sidecar);
+                self.whole_record(segment, offset, &record, sidecar);
             }
             Found::Damage { offset, bytes } => {
-                self.replay.damaged(segment.id, offset, bytes, "bytes that are no record");
+                self.replay.damaged(segment.id, offset, bytes, NO_RECORD);
             }
-        });
+        })?;
         if reached < end {
-            self.replay.damaged(segment.id, reached, end - reached, "bytes that are no record");
+            self.replay.damaged(segment.id, reached, end - reached, NO_RECORD);
         }
+        Ok(())
     }
 
     fn whole_record(
@@ -238,34 +238,62 @@ impl Reading {
         segment: &Segment,
         offset: u32,
         record: &Record<'_>,
-        bytes: &[u8],
         sidecar: &mut SidecarBuilder,
     ) {
         if record.head.kind == Kind::Define && !record.body_is_whole() {
-            let length = u32_of(bytes.len());
+            let length = u32_of(record.head.record_len());
             self.replay.damaged(segment.id, offset, length, "a definition");
             return;
         }
-        note(sidecar, offset, record, bytes);
+        note(sidecar, segment, offset, record);
         self.replay.record(segment, offset, &record.head, record.meta, record.body);
     }
 
-    /// The segment that was written last.
+    /// The segment that was written last: one pass, in which what a mark says to be durable is applied.
     fn last(&mut self, segment: &Arc<Segment>, known: u32) -> io::Result<()> {
-        let file = load(segment)?;
-        let durable = durable_end(&file, segment).max(known);
-        segment.close(durable);
+        let Some(mut window) = window(segment) else { return Ok(()) };
         let mut sidecar = SidecarBuilder::default();
-        self.scanned(&file, segment, durable, &mut sidecar);
+        let mut waiting =
+            Waiting { seen: VecDeque::new(), durable: known.max(DATA_START), reached: DATA_START };
+        scan(&mut window, segment, DATA_START, segment.capacity, |found| {
+            waiting.add(segment, &found);
+            while let Some(seen) = waiting.next_durable() {
+                self.seen(segment, seen, &mut sidecar);
+            }
+        })?;
+        let durable = waiting.durable;
+        if waiting.reached < durable {
+            let bytes = durable - waiting.reached;
+            self.replay.damaged(segment.id, waiting.reached, bytes, NO_RECORD);
+        }
+        segment.close(durable);
         self.sidecars.push((segment.id, sidecar.finish(segment.id, durable, segment.salt)));
         self.end = Position { segment: segment.id, offset: durable };
-        let mut offset = durable;
+        self.read_tail(segment, durable)
+    }
+
+    fn seen(&mut self, segment: &Segment, seen: Seen, sidecar: &mut SidecarBuilder) {
+        match seen {
+            Seen::Record { offset, head, meta, body } => {
+                let record = Record { head, meta: &meta, body: &body };
+                self.whole_record(segment, offset, &record, sidecar);
+            }
+            Seen::Damage { offset, bytes } => {
+                self.replay.damaged(segment.id, offset, bytes, NO_RECORD);
+            }
+        }
+    }
+
+    /// Whole commits behind what is known to be durable, up to the first record that is not whole.
+    fn read_tail(&mut self, segment: &Segment, durable: u32) -> io::Result<()> {
+        let Some(mut window) = window(segment) else { return Ok(()) };
+        let mut offset = durable as usize;
         let mut complete = 0;
-        while let Some(bytes) = file.get(offset as usize..)
-            && let Ok(record) = record::decode(bytes, segment.seed, offset)
+        while let Some((record, bytes)) =
+            record_at(&mut window, segment, offset, segment.capacity as usize)?
             && record.body_is_whole()
         {
-            offset = offset.saturating_add(u32_of(record.head.record_len()));
+            offset += bytes.len();
             if !matches!(record.head.kind, Kind::Mark | Kind::Spill) {
                 self.tail.push((record.head, record.meta.to_vec(), record.body.to_vec()));
             }
@@ -282,25 +310,68 @@ impl Reading {
     }
 }
 
-/// Up to where the marks of the last segment say that it is durable.
-fn durable_end(file: &[u8], segment: &Segment) -> u32 {
-    let mut durable = DATA_START;
-    let end = u32_of(file.len());
-    scan(file, segment, DATA_START, end, |found| {
-        if let Found::Record { record, .. } = found
-            && record.head.kind == Kind::Mark
-            && let Some(Event::Mark { segment: marked, offset }) =
-                Event::decode(Kind::Mark, record.meta)
-            && marked == segment.id
-        {
-            durable = durable.max(offset);
+/// What was found in the last segment and no mark has covered yet.
+#[derive(Debug)]
+struct Waiting {
+    seen: VecDeque<Seen>,
+    /// Everything before is durable.
+    durable: u32,
+    /// The end of the last thing that is.
+    reached: u32,
+}
+
+#[derive(Debug)]
+enum Seen {
+    /// The body only of a definition.
+    Record {
+        offset: u32,
+        head: Head,
+        meta: Box<[u8]>,
+        body: Box<[u8]>,
+    },
+    Damage {
+        offset: u32,
+        bytes: u32,
+    },
+}
+
+impl Seen {
+    fn end(&self) -> u32 {
+        match self {
+            Self::Record { offset, head, .. } => offset.saturating_add(u32_of(head.record_len())),
+            Self::Damage { offset, bytes } => offset.saturating_add(*bytes),
         }
-    });
-    durable
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, segment: &Segment, found: &Found<'_>) {
+        match *found {
+            Found::Record { offset, record, .. } => {
+                if record.head.kind == Kind::Mark
+                    && let Some(Event::Mark { segment: marked, offset }) =
+                        Event::decode(Kind::Mark, record.meta)
+                    && marked == segment.id
+                {
+                    self.durable = self.durable.max(offset);
+                }
+                let body = if record.head.kind == Kind::Define { record.body } else { &[] };
+                let (head, meta, body) = (record.head, record.meta.into(), body.into());
+                self.seen.push_back(Seen::Record { offset, head, meta, body });
+            }
+            Found::Damage { offset, bytes } => self.seen.push_back(Seen::Damage { offset, bytes }),
+        }
+    }
+
+    fn next_durable(&mut self) -> Option<Seen> {
+        let end = self.seen.front().map(Seen::end).filter(|end| *end <= self.durable)?;
+        self.reached = end;
+        self.seen.pop_front()
+    }
 }
 
 /// Adds a scanned record to a sidecar.
-fn note(sidecar: &mut SidecarBuilder, offset: u32, record: &Record<'_>, bytes: &[u8]) {
+fn note(sidecar: &mut SidecarBuilder, segment: &Segment, offset: u32, record: &Record<'_>) {
     let head = &record.head;
     match head.kind {
         Kind::Mark | Kind::Spill => return,
@@ -318,7 +389,7 @@ fn note(sidecar: &mut SidecarBuilder, offset: u32, record: &Record<'_>, bytes: &
         }
         _ => {}
     }
-    sidecar.add(offset, bytes.get(..HEAD_BYTES + head.meta_len as usize).unwrap_or_default());
+    sidecar.add(offset, &record.front(segment.seed, offset));
 }
 
 fn read_file(vfs: &dyn Vfs, name: &str) -> io::Result<Vec<u8>> {
@@ -460,8 +531,7 @@ impl Reading {
                 out.extend_from_slice(&meta);
             });
             let record = Record { head, meta: &meta, body: &body };
-            let bytes = image.get(start..).unwrap_or_default();
-            self.whole_record(segment, offset, &record, bytes, sidecar);
+            self.whole_record(segment, offset, &record, sidecar);
         }
         image
     }
