@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::Semaphore;
 
 use super::password::{PasswordError, PasswordHash};
@@ -44,8 +45,12 @@ impl Verifier {
     ///
     /// [`PasswordError::System`] if the system has no randomness.
     pub fn new(lifetime: Duration, checks_max: usize) -> Result<Self, PasswordError> {
+        // From the kernel itself: the library's own source gathers entropy for 20 ms first, at every start.
         let mut secret = [0; 32];
-        rand::fill(&mut secret).map_err(|_| PasswordError::System("no randomness".to_owned()))?;
+        let filled = getrandom(&mut secret, GetRandomFlags::empty()).unwrap_or(0);
+        if filled < secret.len() {
+            return Err(PasswordError::System("no randomness".to_owned()));
+        }
         Ok(Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             lifetime,
