@@ -515,7 +515,12 @@ impl History {
             let seen = |id: &&MessageId| self.seen.contains_key(&(super::plan::MOVED_TO, **id));
             let put = transaction.put.iter().filter(seen).count();
             let whole = put == all && transaction.returned == 0;
-            let nothing = put == 0 && transaction.returned == all;
+            // A message may be handed out before it is durable; one that was not confirmed may be gone for good.
+            let kept = transaction.taken.iter().filter(|id| {
+                let message = self.messages.get(id);
+                message.is_none_or(|message| message.outcome == Outcome::Confirmed)
+            });
+            let nothing = put == 0 && (kept.count()..=all).contains(&transaction.returned);
             if !transaction.committed && !whole && !nothing {
                 torn.push(format!(
                     "TORN TRANSACTION {number} of {all}: {put} published, {} acknowledgements undone",
@@ -535,5 +540,30 @@ impl History {
     /// If the ledger cannot be removed.
     pub(crate) fn close(self, keep: bool) -> anyhow::Result<()> {
         if keep { Ok(()) } else { self.ledger.forget() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unconfirmed_message_may_be_gone_with_the_transaction_that_took_it() {
+        let ledger = Ledger::create(std::path::Path::new("/dev/null")).unwrap();
+        let mut history = History::new(1, ledger);
+        let taken = [MessageId::new(1, 1, 1), MessageId::new(1, 1, 2)];
+        for id in taken {
+            history.publish_start(id, Route::Queue(6), 8, None);
+        }
+        history.confirmed(taken[0]);
+        let number = history.commit_start(6, &taken, &[MessageId::new(1, 2, 1)]);
+
+        history.transactions[number].returned = 1;
+        history.check_transactions();
+        assert!(history.complaints.is_empty(), "{:?}", history.complaints);
+
+        history.transactions[number].returned = 0;
+        history.check_transactions();
+        assert_eq!(history.complaints.len(), 1);
     }
 }
