@@ -53,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// The embedded log's sizes.
     pub store: Store,
+    /// How long the server stays awake for the next message while traffic is live; zero is off.
+    pub busy_poll: Duration,
 }
 
 /// The AMQP door.

@@ -31,3 +31,4 @@ pub mod metrics;
 pub mod run;
 pub mod telemetry;
 pub mod tls;
+mod vigil;

@@ -76,6 +76,8 @@ pub async fn run(
     serving.spawn(tasks::sweep(Arc::clone(&broker)));
     serving.spawn(tasks::follow_hints(Arc::clone(&broker)));
     serving.spawn(Arc::clone(&alarms).keep_looking());
+    let watching = door.clone();
+    serving.spawn(async move { watching.keep_vigil().await });
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
     listen_amqp(&config, &door, &mut serving, &mut say)?;
     let queues = listen_queues(&config, &broker, gate, &mut serving, &mut say)?;

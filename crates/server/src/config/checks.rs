@@ -37,6 +37,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         definitions_file: r.path("definitions.file"),
         log: read_log(r),
         store: read_store(r),
+        busy_poll: Duration::from_micros(r.number("runtime.busy_poll_us", 0..=10_000)),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::door::amqp::handshake::{self, Peer};
 use crate::door::amqp::session::{End, Session};
 use crate::listen::{Slots, accept_each};
 use crate::tls::{Acceptor, certificate_user};
+use crate::vigil::Vigil;
 
 /// Most publishes that one transaction gathers before its commit.
 const TRANSACTION_MESSAGES_MAX: usize = 100_000;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub(crate) limits: Limits,
     pub(crate) plain_without_tls: PlainWithoutTls,
     external_login: ExternalLogin,
+    /// Told of every turn that moved something.
+    pub(crate) vigil: Vigil,
     stopping: AtomicBool,
     /// Moves when every session has to look at something: the end of the server, a change of permissions.
     news: AtomicU64,
@@ -98,6 +101,7 @@ impl Door {
             plain_without_tls: config.auth.plain_without_tls,
             external_login: config.auth.external_login,
             stopping: AtomicBool::new(false),
+            vigil: Vigil::new(config.busy_poll),
             news: AtomicU64::new(0),
             sessions: Mutex::default(),
         };
@@ -127,6 +131,11 @@ impl Door {
             }));
         })
         .await;
+    }
+
+    /// Stays awake while traffic is live; for ever.
+    pub async fn keep_vigil(&self) {
+        self.shared.vigil.keep().await;
     }
 
     /// Connections open now.

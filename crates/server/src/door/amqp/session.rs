@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
         for _ in 0..TURNS_MAX {
             match self.turn(context) {
-                Ok(true) => {}
+                Ok(true) => self.shared.vigil.note(),
                 Ok(false) => {
                     self.output.rest();
                     return Poll::Pending;
