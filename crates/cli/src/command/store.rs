@@ -63,6 +63,9 @@ fn print_contents(
     for damage in &inspection.damages {
         printer.line(&show_damage(damage, json))?;
     }
+    for tombstone in &inspection.quarantined {
+        printer.line(&show_tombstone(tombstone, json))?;
+    }
     printer.line(&match json {
         true => json!({ "definitions": inspection.definitions }).to_string(),
         false => format!("definitions {}", inspection.definitions),
@@ -75,15 +78,24 @@ fn verify(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     for damage in &inspection.damages {
         printer.line(&show_damage(damage, json))?;
     }
+    for tombstone in &inspection.quarantined {
+        printer.line(&show_tombstone(tombstone, json))?;
+    }
     let messages: u64 = inspection.queues.iter().map(|queue| queue.messages).sum();
     let bytes: u64 = inspection.segments.iter().map(|segment| segment.bytes).sum();
     let damages = inspection.damages.len();
+    let quarantined = inspection.quarantined.len();
+    let whole = damages + quarantined == 0;
     printer.line(&match json {
-        true => json!({ "whole": damages == 0, "damages": damages, "messages": messages, "bytes": bytes }).to_string(),
-        false if damages == 0 => format!("whole: {messages} messages in {bytes} bytes"),
+        true => json!({ "whole": whole, "damages": damages, "quarantined": quarantined, "messages": messages, "bytes": bytes }).to_string(),
+        false if whole => format!("whole: {messages} messages in {bytes} bytes"),
+        false if damages == 0 => format!(
+            "{quarantined} losses in the past; what remains is whole: {messages} messages in {bytes} bytes. Remove the \
+             file `quarantine` to forget them"
+        ),
         false => format!("damaged in {damages} places; {messages} messages in {bytes} bytes remain"),
     })?;
-    Ok(if damages == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show_segment(segment: SegmentContents, json: bool) -> String {
@@ -102,6 +114,18 @@ fn show_queue(queue: QueueContents, json: bool) -> String {
         true => json!({ "queue": id, "kind": kind, "messages": messages, "next_sequence": next })
             .to_string(),
         false => format!("{kind} {id}: {messages} messages, next sequence {next}"),
+    }
+}
+
+/// A damage that was found before.
+fn show_tombstone(damage: &Damage, json: bool) -> String {
+    let Damage { segment, offset, bytes, what } = damage;
+    match json {
+        true => {
+            json!({ "quarantined_segment": segment, "offset": offset, "bytes": bytes, "what": what })
+                .to_string()
+        }
+        false => format!("lost earlier in segment {segment} at {offset}, {bytes} bytes: {what}"),
     }
 }
 

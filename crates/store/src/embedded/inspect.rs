@@ -5,7 +5,7 @@ use std::path::Path;
 
 use model::QueueId;
 
-use super::damage::Damage;
+use super::damage::{Damage, tombstones};
 use super::options::Options;
 use super::record::Kind;
 use super::recovery::{Survey, read_log};
@@ -55,6 +55,8 @@ pub struct Inspection {
     pub definitions: u64,
     /// Damaged places.
     pub damages: Vec<Damage>,
+    /// Places that were damaged and are no longer in the log; what they held is lost.
+    pub quarantined: Vec<Damage>,
 }
 
 /// Reads every byte of the store in the directory at `path`, and changes nothing.
@@ -103,6 +105,11 @@ fn read_all(vfs: &dyn Vfs) -> io::Result<Inspection> {
             inspection.damages.push(damage);
         }
     }
+    inspection.quarantined = tombstones(vfs)?;
+    inspection.quarantined.retain(|tombstone| {
+        let place = (tombstone.segment, tombstone.offset);
+        !inspection.damages.iter().any(|known| (known.segment, known.offset) == place)
+    });
     for (queue, state) in &reading.replay.queues {
         inspection.queues.push(QueueContents {
             queue: *queue,

@@ -161,9 +161,7 @@ impl Embedded {
         debug_assert_eq!(resident, 0, "recovery loads no message");
         let shared =
             Arc::new(Shared::new(vfs, options, log, table, replay.dedup, replay.definitions));
-        for damage in replay.damages {
-            shared.damages.report(damage);
-        }
+        shared.damages.report_all(replay.damages);
         for timer in timers {
             shared.timers.insert(timer);
         }

@@ -83,6 +83,7 @@ impl Shared {
         dedup: Dedup,
         definitions: Definitions,
     ) -> Self {
+        let damages = Damages::new(Arc::clone(&vfs));
         Self {
             vfs,
             options,
@@ -93,7 +94,7 @@ impl Shared {
             timers: Timers::default(),
             dedup: Mutex::new(dedup),
             definitions: Mutex::new(definitions),
-            damages: Damages::default(),
+            damages,
             keeper: KeeperBell::default(),
             numbers: Numbers::default(),
         }

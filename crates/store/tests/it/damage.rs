@@ -232,6 +232,27 @@ fn an_inspection_counts_what_is_there_and_what_is_damaged() {
 }
 
 #[test]
+fn a_loss_is_known_after_its_segment_is_gone_and_after_the_next_start() {
+    let disk = filled(false);
+    disk.edit(&logs(&disk)[1], |bytes| bytes[10_000] ^= 1);
+    let store = open(&disk);
+    let lost = lease(&store, usize::MAX);
+    let sequences: Vec<u64> = lost.iter().map(|it| it.0).collect();
+    let changes = vec![testkit::store::ack(1, &sequences)];
+    let commit = store::Commit { changes, now: Timestamp(1), ..store::Commit::default() };
+    wait(store.commit(commit)).expect("accepted");
+    store.drive();
+    drop(store);
+    drop(open(&disk));
+
+    let inspection = inspect_with(&disk.killed()).expect("readable");
+
+    assert_eq!(inspection.damages, [], "the damaged segment is gone");
+    assert_eq!(inspection.quarantined.len(), 1);
+    assert!(inspection.quarantined[0].what.contains("message"), "{:?}", inspection.quarantined);
+}
+
+#[test]
 fn a_second_user_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = Embedded::open(directory.path(), Options::default()).expect("opened");

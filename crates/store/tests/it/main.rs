@@ -11,5 +11,6 @@ mod crashes;
 mod damage;
 mod equivalence;
 mod pools;
+mod fuzzed;
 mod threads;
 mod world;
