@@ -63,3 +63,37 @@ fn without_an_alarm_nobody_is_blocked() {
     assert!(connection.next_event(SILENCE).is_none());
     assert_eq!(channel.take_soon(&queue).text(), "x");
 }
+
+#[test]
+fn a_publisher_is_told_when_the_alarm_ends_and_its_messages_arrive() {
+    const GIB: u64 = 1 << 30;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = rustix::fs::statvfs(folder.path()).unwrap();
+    let free = disk.f_bavail * disk.f_frsize;
+    if free < 8 * GIB {
+        eprintln!("skipped: this takes 4 GiB of disk, of which {free} bytes are free");
+        return;
+    }
+    // A large file goes over the limit by so much that what others do on this disk does not matter.
+    let settings =
+        [format!("alarms.disk_free_min={}", free - 2 * GIB), "alarms.interval=10ms".to_owned()];
+    let settings = settings.each_ref().map(String::as_str);
+    let Some(program) = Broker::start_own_with(WHY, &settings) else { return };
+    let connection = Connection::open(program.address, &Login::default()).unwrap();
+    let channel = connection.channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    let file = std::fs::File::create(folder.path().join("filler")).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 * GIB).unwrap();
+
+    while connection.next_event(Duration::from_millis(20)).is_none_or(|event| event.id != (10, 60))
+    {
+        channel.send(&queue, "x");
+    }
+    file.set_len(0).unwrap();
+
+    let unblocked = connection.next_event(PATIENCE).expect("connection.unblocked");
+    assert_eq!(unblocked.id, (10, 61));
+    channel.send(&queue, "the last");
+    channel.sync();
+    assert_eq!(channel.take_all(&queue).last().map(String::as_str), Some("the last"));
+}

@@ -261,3 +261,60 @@ fn a_batch_of_rejected_messages_is_one_commit() {
     assert!((program.metric("posthouse_store_commits_total") - before - 1.0).abs() < 0.1);
     assert_eq!(channel.take_all("dead"), bodies);
 }
+
+#[test]
+fn the_strategy_of_dead_letters_is_one_of_two_words() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let declare = |word: &str| {
+        let arguments = table([
+            ("x-queue-type", "quorum".into()),
+            ("x-dead-letter-exchange", "".into()),
+            ("x-overflow", "reject-publish".into()),
+            ("x-dead-letter-strategy", word.into()),
+        ]);
+        let channel = connection.channel();
+        let name = unique("strategy");
+        channel.declare_durable(&name, &arguments)?;
+        channel.delete(&name, [false, false])
+    };
+
+    assert!(declare("at-most-once").is_ok());
+    assert!(declare("at-least-once").is_ok());
+    let close = declare("exactly-once").unwrap_err();
+
+    assert_eq!(close.code, 406);
+    assert!(close.text.contains("x-dead-letter-strategy"), "{}", close.text);
+}
+
+#[test]
+fn a_history_too_long_for_a_consumers_frames_loses_its_oldest_deaths() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = unique("story");
+    channel.declare_queue(&queue, [false; 4], &[]).unwrap();
+    let death = |number: usize| {
+        let fields = [("queue", format!("queue-{number}")), ("reason", "rejected".to_owned())];
+        Value::Table(fields.map(|(name, text)| (name.to_owned(), Value::Text(text))).into())
+    };
+    let deaths: Vec<Value> = (0..500).map(death).collect();
+    let properties = Properties::with_headers([
+        ("x-death", Value::Array(deaths.clone())),
+        ("own", Value::Text("kept".to_owned())),
+    ]);
+    channel.publish("", &queue, &properties, b"x");
+    channel.sync();
+    let login = it::Login { frame_max: 4096, ..it::Login::default() };
+    let small = it::Connection::open(broker.address(), &login).unwrap().channel();
+
+    let seen = small.get(&queue, false).unwrap().unwrap();
+    small.nack(seen.tag, [false, true]);
+    small.sync();
+
+    assert!((20..500).contains(&seen.deaths().len()), "{}", seen.deaths().len());
+    assert_eq!(seen.deaths(), &deaths[..seen.deaths().len()]);
+    assert_eq!(seen.properties.header("own"), Some(&Value::Text("kept".to_owned())));
+    assert_eq!(channel.take_soon(&queue).deaths().len(), 500, "the stored history is whole");
+    channel.delete(&queue, [false, false]).unwrap();
+}

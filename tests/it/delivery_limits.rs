@@ -143,3 +143,95 @@ fn without_a_timeout_a_message_may_be_held() {
 
     channel.sync();
 }
+
+#[test]
+fn each_word_of_delayed_retries_delays_what_it_names_and_nothing_else() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    for (word, delayed_by_nack, delayed_by_reject) in
+        [("all", true, true), ("failed", false, true), ("returned", true, false)]
+    {
+        let arguments =
+            table([("x-delayed-retry-type", word.into()), ("x-delayed-retry-min", 60_000.into())]);
+        let queue = channel.declare("", &arguments).unwrap().name;
+        let comes_back = |give_back: &dyn Fn(u64)| {
+            channel.send(&queue, "x");
+            give_back(channel.take_unsettled(&queue));
+            let again = channel.get(&queue, true).unwrap();
+            channel.purge(&queue).unwrap();
+            again.is_some()
+        };
+
+        assert_eq!(comes_back(&|tag| channel.nack(tag, [false, true])), !delayed_by_nack, "{word}");
+        assert_eq!(comes_back(&|tag| channel.reject(tag, true)), !delayed_by_reject, "{word}");
+    }
+}
+
+#[test]
+fn looking_at_a_message_is_no_failed_delivery() {
+    let Some(program) = Broker::start_own("counts it") else { return };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let arguments = table([("x-queue-type", "quorum".into()), ("x-delivery-limit", 1.into())]);
+    channel.declare_durable("q", &arguments).unwrap();
+    channel.publish("", "q", &Properties::persistent(), b"stays");
+
+    for _ in 0..3 {
+        let looked = it::program::command()
+            .args(["get", "q", "--body"])
+            .env("POSTHOUSE_URI", format!("amqp://guest:guest@{}/", program.address))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&looked.stdout), "stays\n");
+    }
+
+    let message = channel.take_soon("q");
+    assert_eq!((message.text(), message.properties.header("x-delivery-count")), ("stays", None));
+}
+
+/// What is parked goes only when it is durable.
+fn wait_until_one_is_lost(program: &it::Program) {
+    let deadline = std::time::Instant::now() + it::PATIENCE;
+    while program.metric("posthouse_messages_parked_lost_total") < 0.9 {
+        assert!(std::time::Instant::now() < deadline, "never counted");
+    }
+}
+
+#[test]
+fn a_parking_queue_is_bounded_and_counts_what_it_drops() {
+    let Some(program) =
+        Broker::start_own_with("has no such queue", &["limits.parking_messages_max=2"])
+    else {
+        return;
+    };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let arguments = table([("x-queue-type", "quorum".into()), ("x-delivery-limit", 0.into())]);
+    channel.declare_durable("q", &arguments).unwrap();
+
+    for body in ["1", "2", "3"] {
+        channel.publish("", "q", &Properties::persistent(), body.as_bytes());
+        channel.nack(channel.take_unsettled("q"), [false, true]);
+    }
+    wait_until_one_is_lost(&program);
+
+    assert_eq!(channel.take_soon(PARKING).text(), "2");
+    assert_eq!(channel.take_soon(PARKING).text(), "3");
+    assert!((program.metric("posthouse_messages_parked_total") - 3.0).abs() < 0.1);
+}
+
+#[test]
+fn a_parked_message_goes_after_its_time_and_is_counted() {
+    let Some(program) = Broker::start_own_with("has no such queue", &["limits.parking_ttl=20ms"])
+    else {
+        return;
+    };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let arguments = table([("x-queue-type", "quorum".into()), ("x-delivery-limit", 0.into())]);
+    channel.declare_durable("q", &arguments).unwrap();
+    channel.publish("", "q", &Properties::persistent(), b"poison");
+
+    channel.nack(channel.take_unsettled("q"), [false, true]);
+
+    wait_until_one_is_lost(&program);
+    assert_eq!(channel.inspect(PARKING).unwrap().messages, 0);
+}

@@ -236,3 +236,48 @@ fn an_aborted_connection_frees_its_exclusive_queue_for_the_next() {
         }
     }
 }
+
+/// Connects from another address of this machine.
+fn connect_from(from: &str, to: std::net::SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        socket.connect(to).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
+}
+
+#[test]
+fn a_flood_of_wrong_passwords_costs_no_work_and_locks_nobody_else_out() {
+    // Nothing is remembered, so that every login that is looked at is hashed.
+    let settings = ["auth.password_cache=0s"];
+    let Some(program) = Broker::start_own_with("has no back-off", &settings) else { return };
+    let wrong = Login { password: "guess".to_owned(), ..Login::default() };
+    let guess = |from: &str| Connection::over(connect_from(from, program.address), &wrong);
+
+    for _ in 0..300 {
+        assert_eq!(guess("127.0.0.1").unwrap_err().code, 403);
+    }
+
+    let unseen = program.metric("posthouse_logins_throttled_total");
+    assert!(unseen > 250.0, "only {unseen} of 300 cost no hash");
+    let elsewhere = connect_from("127.0.0.2", program.address);
+    assert!(Connection::over(elsewhere, &Login::default()).is_ok(), "a right login elsewhere");
+}
+
+#[test]
+fn many_addresses_that_guess_do_not_lock_a_user_out() {
+    let settings = ["auth.password_cache=0s"];
+    let Some(program) = Broker::start_own_with("has no back-off", &settings) else { return };
+    let wrong = Login { password: "guess".to_owned(), ..Login::default() };
+
+    for number in 1..=130 {
+        let stream = connect_from(&format!("127.0.1.{number}"), program.address);
+        assert_eq!(Connection::over(stream, &wrong).unwrap_err().code, 403);
+    }
+
+    let elsewhere = connect_from("127.0.2.1", program.address);
+    assert!(Connection::over(elsewhere, &Login::default()).is_ok());
+}

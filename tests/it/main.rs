@@ -19,6 +19,7 @@ mod delivery_limits;
 mod direct_reply;
 mod durability;
 mod exchanges;
+mod floods;
 mod handshake;
 mod http_requests;
 mod idempotent_publishing;

@@ -35,7 +35,7 @@ fn it_prints_its_address_and_that_it_is_ready() {
     let Some(program) = Broker::start_own(WHY) else { return };
 
     assert_ne!(program.address.port(), 0);
-    assert!(Connection::open(program.address, &Login::default()).is_ok());
+    assert!(program.page("/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -230,4 +230,24 @@ fn a_stop_under_load_loses_no_confirmed_message() {
     assert!(found.len() as u64 >= confirmed, "{} of {confirmed}", found.len());
     let expected: Vec<String> = (0..found.len()).map(|number| number.to_string()).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_key_that_others_may_read_is_warned_of_and_a_hangup_ends_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let definitions = folder.path().join("definitions.json");
+    std::fs::write(&definitions, "{}").unwrap();
+    std::fs::set_permissions(&definitions, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let setting = format!("definitions.file={}", definitions.display());
+    let Some(program) = Broker::start_own_with(WHY, &[&setting]) else { return };
+
+    program.hang_up();
+
+    let deadline = std::time::Instant::now() + it::PATIENCE;
+    while !program.log().contains("no certificates to read again") {
+        assert!(std::time::Instant::now() < deadline, "{}", program.log());
+    }
+    assert!(program.log().contains("chmod 0600"), "{}", program.log());
+    assert!(program.page("/readyz").starts_with("HTTP/1.1 200"));
 }

@@ -141,6 +141,16 @@ impl Channel {
         self.call((50, 20), &args, (50, 21)).map(drop)
     }
 
+    /// Fetches a message that must be there and keeps it unsettled; answers its tag.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn take_unsettled(&self, queue: &str) -> u64 {
+        self.get(queue, false).expect("a queue").expect("a message").tag
+    }
+
     /// `queue.unbind`.
     ///
     /// # Errors

@@ -92,7 +92,20 @@ impl Connection {
     ///
     /// If the broker does not follow the protocol.
     pub fn open(address: SocketAddr, login: &Login) -> Result<Self, Close> {
-        let mut link = Link::new(TcpStream::connect(address).expect("a listener"));
+        Self::over(TcpStream::connect(address).expect("a listener"), login)
+    }
+
+    /// As [`Connection::open`], over a socket that was connected in another way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Connection::open`].
+    pub fn over(stream: TcpStream, login: &Login) -> Result<Self, Close> {
+        let mut link = Link::new(stream);
         link.send(b"AMQP\0\0\x09\x01");
         let start = link.await_method(0, (10, 10))?;
         let server = Value::Table(Reader(&start.args[2..]).table());

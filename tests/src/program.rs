@@ -21,6 +21,8 @@ pub struct Program {
     lines: Receiver<String>,
     /// Where it speaks AMQP; a restart keeps the port.
     pub address: SocketAddr,
+    /// Where it speaks AMQP over TLS, if it does.
+    pub tls: Option<SocketAddr>,
     /// Where it serves `/metrics`.
     pub metrics: Option<SocketAddr>,
     /// Where the queue service is.
@@ -57,6 +59,7 @@ impl Program {
             process,
             lines,
             address,
+            tls: None,
             metrics: None,
             queues: None,
             websocket: None,
@@ -93,6 +96,11 @@ impl Program {
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("a process to stop");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        kill_process(self.pid(), Signal::HUP).expect("a process to tell");
     }
 
     /// The folder that holds `data` and `log`.
@@ -156,6 +164,9 @@ impl Program {
             };
             if let Some(address) = line.strip_prefix("listening amqp ") {
                 self.address = address.parse().expect("an address after `listening amqp`");
+            }
+            if let Some(address) = line.strip_prefix("listening amqps ") {
+                self.tls = Some(address.parse().expect("an address after `listening amqps`"));
             }
             if let Some(address) = line.strip_prefix("listening metrics ") {
                 self.metrics = Some(address.parse().expect("an address after `listening metrics`"));

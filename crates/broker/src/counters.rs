@@ -69,6 +69,8 @@ counters! {
     dead_lettered_delivery_limit,
     /// Messages put into a parking queue because nothing else was said about them.
     parked,
+    /// Messages that left a parking queue because it was full or their time there was over.
+    parked_lost,
     /// Connections opened.
     connections_opened,
     /// Connections closed.
@@ -87,6 +89,8 @@ counters! {
     logins,
     /// Logins that failed.
     logins_failed,
+    /// Of them, without looking at the password, after many wrong ones.
+    logins_throttled,
     /// Publishes recognised as repeated.
     duplicates,
     /// Bytes read from clients.

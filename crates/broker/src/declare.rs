@@ -267,7 +267,7 @@ impl Broker {
         now: Timestamp,
         home: Home,
     ) -> Result<Arc<Queue>, BrokerError> {
-        let settings = effective_settings(state, &definition);
+        let settings = self.settings_of(state, &definition);
         let (fresh, id) = match home {
             Home::At(id) => (false, id),
             Home::In(pool) => (true, queue_in(pool, self.allocate_queue_count()?)),
@@ -347,6 +347,15 @@ impl Broker {
         Ok(self.add_queue(&tenant, &mut state, definition, None, now)?.0)
     }
 
+    /// What holds for a queue; parking queues have bounds of the server's.
+    pub(crate) fn settings_of(&self, state: &State, definition: &QueueDefinition) -> QueueSettings {
+        let mut settings = effective_settings(state, definition);
+        if *definition.name == *PARKING_QUEUE {
+            self.quotas.parking.limit(&mut settings);
+        }
+        settings
+    }
+
     /// Deletes queues that nobody used for as long as their `x-expires` says; when the next one is due.
     pub(crate) fn expire_idle_queues(&self, now: Timestamp) -> Option<Timestamp> {
         let mut next = None;
@@ -379,7 +388,7 @@ pub(crate) enum Home {
 }
 
 /// What holds for a queue: its arguments, and the policies of its tenant that match.
-pub(crate) fn effective_settings(state: &State, definition: &QueueDefinition) -> QueueSettings {
+fn effective_settings(state: &State, definition: &QueueDefinition) -> QueueSettings {
     let target = match definition.queue_type {
         QueueType::Classic => PolicyTarget::ClassicQueue,
         QueueType::Quorum => PolicyTarget::QuorumQueue,

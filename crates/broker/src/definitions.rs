@@ -21,7 +21,7 @@ use store::{Catalog, Change, Commit, Definition, DefinitionChange, Pool, Pools};
 use crate::bind::apply_alternate;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::declare::{Home, effective_settings};
+use crate::declare::Home;
 use crate::error::{BrokerError, Kind};
 use crate::pools::{OpenPool, Pooling};
 use crate::queue::Queue;
@@ -557,7 +557,7 @@ impl Broker {
     pub(crate) fn apply_policies(&self, tenant: &Tenant) {
         let mut state = tenant.write();
         for queue in state.queues.values() {
-            queue.set_settings(Arc::new(effective_settings(&state, &queue.definition)));
+            queue.set_settings(Arc::new(self.settings_of(&state, &queue.definition)));
             self.note_expiring(queue);
         }
         let exchanges: Vec<Arc<str>> =

@@ -11,6 +11,7 @@ use store::{Change, Commit, Handout, ReadRequest, Sequences, Settlement, Which};
 
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
+use crate::declare::PARKING_QUEUE;
 use crate::error::BrokerError;
 use crate::pools::once;
 use crate::queue::Queue;
@@ -70,6 +71,8 @@ pub struct Hop {
     /// Why messages moved, for the figures.
     reasons: Vec<Reason>,
     parked: u64,
+    /// Gone from a parking queue without anybody having looked.
+    parked_lost: u64,
     /// Whose credit returns.
     ended: SettleBatch,
 }
@@ -131,6 +134,9 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let Some(grave) = self.bury(queue, message, reason, now)? else {
             hop.gone.add(queue, sequence);
+            if *queue.name == *PARKING_QUEUE && reason != Reason::Rejected {
+                hop.parked_lost += 1;
+            }
             return Ok(());
         };
         hop.moved.add(queue, sequence);
@@ -191,7 +197,8 @@ impl Broker {
             if settings.delivery_limit.is_some_and(|limit| attempts > limit) {
                 return self.plan_refusal(hop, refused, Reason::DeliveryLimit, now);
             }
-            not_before = settings.retry_delay_ms(attempts).map(|delay_ms| now.after_ms(delay_ms));
+            let delay_ms = settings.retry_delay_ms(attempts, refused.setback);
+            not_before = delay_ms.map(|delay_ms| now.after_ms(delay_ms));
         }
         hop.ended.add(&refused.holder, refused.sequence);
         if !queue.is_stream() {
@@ -286,6 +293,10 @@ impl Broker {
             self.count_dead(reason);
         }
         self.counters.parked.add(hop.parked);
+        if hop.parked_lost > 0 {
+            self.counters.parked_lost.add(hop.parked_lost);
+            tracing::warn!(messages = hop.parked_lost, "a parking queue dropped its oldest");
+        }
         for not_before in hop.released.iter().filter_map(|(not_before, _)| *not_before) {
             self.sweeper.set(not_before);
         }

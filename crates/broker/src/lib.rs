@@ -86,7 +86,7 @@ pub use pools::{OpenPool, PoolDefinition, PutPool};
 pub use post::{Post, Posted};
 pub use publish::{Publish, Published, Publisher};
 pub use queue::{ConnectionId, Queue};
-pub use quotas::Quotas;
+pub use quotas::{Parking, Quotas};
 pub use remove::{Popped, Removals};
 pub use reply::{REPLY_TO, is_reply_token};
 pub use service::TENANT_NAME_BYTES_MAX;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
+use model::Setback;
 use store::Leased;
 
 use crate::consumer::Consumer;
@@ -42,6 +43,7 @@ impl Outgoing {
     pub fn into_refused(self) -> Option<Refused> {
         match self {
             Self::Deliver { consumer, leased } if !consumer.options.no_ack => Some(Refused {
+                setback: Setback::Returned,
                 sequence: leased.sequence,
                 delivery_count: leased.delivery_count,
                 holder: Holder::Consumer(consumer),

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use model::QueueSettings;
+
 use crate::error::BrokerError;
 
 /// Bounds for all; [`usize::MAX`] is none.
@@ -20,6 +22,31 @@ pub struct Quotas {
     pub connections_per_user: usize,
     /// Channels of a user over all connections.
     pub channels_per_user: usize,
+    /// What a tenant's parking queue keeps.
+    pub parking: Parking,
+}
+
+/// What a parking queue keeps; `None` is no bound. The oldest go first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parking {
+    /// Messages.
+    pub messages: Option<u64>,
+    /// Bytes of their bodies.
+    pub bytes: Option<u64>,
+    /// Milliseconds.
+    pub ttl_ms: Option<u64>,
+}
+
+impl Parking {
+    /// Lowers the settings of a parking queue, whoever made them, to what it may keep.
+    pub(crate) fn limit(&self, settings: &mut QueueSettings) {
+        let lower = |own: &mut Option<u64>, bound: Option<u64>| {
+            *own = [*own, bound].into_iter().flatten().min();
+        };
+        lower(&mut settings.max_length, self.messages);
+        lower(&mut settings.max_length_bytes, self.bytes);
+        lower(&mut settings.message_ttl, self.ttl_ms);
+    }
 }
 
 impl Default for Quotas {
@@ -31,6 +58,7 @@ impl Default for Quotas {
             connections_per_tenant: usize::MAX,
             connections_per_user: usize::MAX,
             channels_per_user: usize::MAX,
+            parking: Parking::default(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use model::{Sequence, Timestamp};
+use model::{Sequence, Setback, Timestamp};
 use store::{Change, Commit, Sequences, Settlement};
 
 use crate::access::Access;
@@ -115,6 +115,8 @@ pub struct Refused {
     pub sequence: Sequence,
     /// Counted deliveries before this one.
     pub delivery_count: u32,
+    /// Why it comes back, for queues that ask.
+    pub setback: Setback,
 }
 
 impl Access {

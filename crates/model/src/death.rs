@@ -1,8 +1,8 @@
 //! What a dead letter tells about its past: the header `x-death` and its companions, as RabbitMQ writes them.
 //!
 //! One entry per queue and reason, the latest in front. A message that went round without any consumer having rejected
-//! it would go round for ever, so such rounds end: exactly as RabbitMQ does by [`Buried::closes_cycle`] of each queue it
-//! is about to reach, and at the latest by [`bury`] itself.
+//! it would go round for ever, so such rounds end, exactly as RabbitMQ does it: by [`Buried::closes_cycle`] of each queue
+//! that it is about to reach.
 
 use posthouse_amqp::{
     error::{DecodeError, EncodeError},
@@ -74,34 +74,37 @@ pub enum BuryError {
     TooLarge,
 }
 
-/// Writes `death` into encoded properties, or `None` if the message has died like this before and no consumer ever
-/// rejected it, so that it should be dropped.
-///
-/// This looks at the past only. A consumer that publishes what it got again, headers and all, repeats such a past
-/// without being a cycle; where that matters use [`record`] and ask [`Buried::closes_cycle`] of the target queues.
-///
-/// # Errors
-///
-/// [`BuryError`] if the properties cannot be read or become too large.
-pub fn bury(properties: &[u8], death: &Death<'_>) -> Result<Option<Buried>, BuryError> {
-    let letter = Letter::open(properties)?;
-    let died_so = |entry: &Value| is_of(entry, death);
-    if is_automatic(death.reason)
-        && letter.deaths.iter().any(died_so)
-        && !letter.deaths.iter().any(is_rejection)
-    {
-        return Ok(None);
-    }
-    letter.close(death).map(Some)
-}
-
 /// Writes `death` into encoded properties, whatever their past.
 ///
 /// # Errors
 ///
-/// As [`bury`].
+/// [`BuryError`] if the properties cannot be read or become too large.
 pub fn record(properties: &[u8], death: &Death<'_>) -> Result<Buried, BuryError> {
     Letter::open(properties)?.close(death)
+}
+
+/// The properties with as much of the story as fits into `bytes_max`: the oldest deaths are left out. `None` if they
+/// fit as they are, cannot be read, or would not fit without a story either.
+#[must_use]
+pub fn shorten(properties: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    if properties.len() <= bytes_max {
+        return None;
+    }
+    let mut letter = Letter::open(properties).ok()?;
+    while letter.deaths.pop().is_some() {
+        if !letter.deaths.is_empty() {
+            letter.headers.insert(DEATHS, letter.deaths.clone());
+        } else {
+            letter.headers.remove(DEATHS);
+        }
+        letter.rewrite.set_headers(&letter.headers).ok()?;
+        let mut shorter = Vec::new();
+        letter.rewrite.encode(&mut shorter);
+        if shorter.len() <= bytes_max {
+            return Some(shorter);
+        }
+    }
+    None
 }
 
 /// A message taken apart.
@@ -201,13 +204,6 @@ impl<'a> Letter<'a> {
     }
 }
 
-const fn is_automatic(reason: Reason) -> bool {
-    match reason {
-        Reason::Rejected => false,
-        Reason::Expired | Reason::MaxLength | Reason::DeliveryLimit => true,
-    }
-}
-
 fn is_rejection(entry: &Value) -> bool {
     text(entry, "reason") == Some(Reason::Rejected.word())
 }
@@ -278,7 +274,7 @@ mod tests {
         let copies = Value::Array(vec!["copy".into()]);
         let raw = encoded(&Table::from_iter([("mine", Value::Bool(true)), (CC, copies.clone())]));
 
-        let buried = bury(&raw, &death("q", Reason::Expired)).unwrap().unwrap();
+        let buried = record(&raw, &death("q", Reason::Expired)).unwrap();
 
         let keys = Value::Array(vec!["new".into(), "copy".into()]);
         let entry = Table::from_iter([
@@ -338,7 +334,6 @@ mod tests {
     fn a_round_by_expiry_alone_ends() {
         let round = history(&[("a", Reason::Expired), ("b", Reason::Expired)]);
 
-        assert_eq!(bury(&round.properties, &death("a", Reason::Expired)), Ok(None));
         assert!(round.closes_cycle("a") && round.closes_cycle("b"));
         assert!(!round.closes_cycle("c"));
     }
@@ -347,8 +342,8 @@ mod tests {
     fn a_round_with_a_rejection_goes_on() {
         let round = history(&[("work", Reason::Rejected), ("wait", Reason::Expired)]);
 
-        let again = bury(&round.properties, &death("work", Reason::Rejected)).unwrap().unwrap();
-        let once_more = bury(&again.properties, &death("wait", Reason::Expired)).unwrap().unwrap();
+        let again = record(&round.properties, &death("work", Reason::Rejected)).unwrap();
+        let once_more = record(&again.properties, &death("wait", Reason::Expired)).unwrap();
 
         assert!(!round.closes_cycle("work") && !again.closes_cycle("wait"));
         assert!(!once_more.closes_cycle("work"));
@@ -392,5 +387,21 @@ mod tests {
         let refused = record(&raw, &death("q", Reason::Rejected));
 
         assert_eq!(refused, Err(BuryError::TooLarge));
+    }
+
+    #[test]
+    fn a_story_too_long_for_a_frame_loses_its_oldest_deaths() {
+        let queues: Vec<String> = (0..50).map(|number| format!("queue-{number}")).collect();
+        let story: Vec<_> = queues.iter().map(|queue| (&**queue, Reason::Rejected)).collect();
+        let long = history(&story).properties;
+
+        let short = shorten(&long, 2000).unwrap();
+
+        let (told, all) = (deaths(&short), deaths(&long));
+        assert!(short.len() <= 2000 && told.len() > 5);
+        assert_eq!(told, all[..told.len()]);
+        assert_eq!(headers(&short).get("x-first-death-queue").unwrap().as_str(), Some("queue-0"));
+        assert_eq!(shorten(&long, long.len()), None);
+        assert_eq!(shorten(&long, 10), None);
     }
 }

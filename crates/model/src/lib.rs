@@ -10,7 +10,7 @@
 //! | [`message`] | the envelope that travels through Posthouse |
 //! | [`naming`] | names, their limits, and how texts speak of things |
 //! | [`argument`] | checking arguments, and comparing them |
-//! | [`exchange`], [`queue`] | declaring and redeclaring |
+//! | [`exchange`], [`queue`], [`queue_arguments`] | declaring and redeclaring |
 //! | [`settings`] | what holds for a queue: its arguments and the policies that match |
 //! | [`policy`] | policies of users and operators |
 //! | [`routing`] | bindings, and which queues a message goes to |
@@ -32,6 +32,7 @@ pub mod policy;
 mod property_bytes;
 pub mod publish_rules;
 pub mod queue;
+pub mod queue_arguments;
 pub mod quota;
 pub mod routing;
 pub mod settings;
@@ -41,6 +42,6 @@ pub mod time;
 
 pub use id::{ClaimId, DedupId, NotAnId, QueueId, Sequence, SubscriptionId, Ticket};
 pub use message::{Address, Message};
-pub use queue::{Overflow, QueueDefinition, QueueOptions, QueueType};
+pub use queue::{Overflow, QueueDefinition, QueueOptions, QueueType, Setback};
 pub use settings::QueueSettings;
 pub use time::Timestamp;

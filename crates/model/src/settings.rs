@@ -4,7 +4,8 @@
 //! it. An operator's policy adds limits of its own, which nobody can exceed.
 
 use crate::policy::PolicyDefinition;
-use crate::queue::{Overflow, QueueArguments, QueueDefinition, QueueType, RetryType, age_secs};
+use crate::queue::{Overflow, QueueDefinition, QueueType, RetryType, Setback};
+use crate::queue_arguments::{QueueArguments, age_secs};
 
 /// Deliveries of a message in a quorum queue before it is parked, unless said otherwise. RabbitMQ 4: 20.
 const QUORUM_DELIVERY_LIMIT: u32 = 20;
@@ -44,6 +45,8 @@ pub struct QueueSettings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Retry {
+    /// Only after this one; after both, if `None`.
+    after: Option<Setback>,
     min_ms: u64,
     max_ms: u64,
 }
@@ -95,10 +98,10 @@ impl QueueSettings {
         }
     }
 
-    /// How long a message waits before its next delivery, after `attempts` that failed.
+    /// How long a message waits before its next delivery, after `attempts` of which the last ended in `setback`.
     #[must_use]
-    pub fn retry_delay_ms(&self, attempts: u32) -> Option<u64> {
-        let retry = self.retry?;
+    pub fn retry_delay_ms(&self, attempts: u32, setback: Setback) -> Option<u64> {
+        let retry = self.retry.filter(|retry| retry.after.is_none_or(|after| after == setback))?;
         Some(retry.min_ms.saturating_mul(u64::from(attempts)).min(retry.max_ms))
     }
 }
@@ -124,14 +127,15 @@ fn delivery_limit(
 
 fn retry(own: &QueueArguments, policy: &PolicyDefinition) -> Option<Retry> {
     let of_policy = || RetryType::from_word(policy.delayed_retry_type.as_deref()?);
-    match own.retry_type.or_else(of_policy)? {
-        RetryType::Disabled => None,
-        RetryType::All | RetryType::Failed | RetryType::Returned => {
-            let min_ms = own.retry_min.or(policy.delayed_retry_min)?;
-            let max_ms = own.retry_max.or(policy.delayed_retry_max).unwrap_or(RETRY_MAX_MS);
-            Some(Retry { min_ms, max_ms })
-        }
-    }
+    let after = match own.retry_type.or_else(of_policy)? {
+        RetryType::Disabled => return None,
+        RetryType::All => None,
+        RetryType::Failed => Some(Setback::Failed),
+        RetryType::Returned => Some(Setback::Returned),
+    };
+    let min_ms = own.retry_min.or(policy.delayed_retry_min)?;
+    let max_ms = own.retry_max.or(policy.delayed_retry_max).unwrap_or(RETRY_MAX_MS);
+    Some(Retry { after, min_ms, max_ms })
 }
 
 #[cfg(test)]
@@ -238,8 +242,9 @@ mod tests {
             ("x-delayed-retry-min", Value::I32(100)),
             ("x-delayed-retry-max", Value::I32(250)),
         ];
-        let delays =
-            |settings: &QueueSettings| [1, 2, 3, u32::MAX].map(|n| settings.retry_delay_ms(n));
+        let delays = |settings: &QueueSettings| {
+            [1, 2, 3, u32::MAX].map(|n| settings.retry_delay_ms(n, Setback::Failed))
+        };
 
         let own = resolve(&asked, &[], &[]);
         let by_policy = resolve(
@@ -257,5 +262,19 @@ mod tests {
         assert_eq!(delays(&by_policy), [Some(100), Some(200), Some(300), Some(RETRY_MAX_MS)]);
         assert_eq!(delays(&refused), [None; 4]);
         assert_eq!(delays(&resolve(&[], &[], &[])), [None; 4]);
+    }
+
+    #[test]
+    fn each_word_of_delayed_retries_means_its_own_setbacks() {
+        let delays = ["all", "failed", "returned"].map(|word| {
+            let settings = resolve(
+                &[("x-delayed-retry-type", word.into()), ("x-delayed-retry-min", Value::I32(9))],
+                &[],
+                &[],
+            );
+            [Setback::Failed, Setback::Returned].map(|setback| settings.retry_delay_ms(1, setback))
+        });
+
+        assert_eq!(delays, [[Some(9), Some(9)], [Some(9), None], [None, Some(9)]]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! What somebody may do once inside is not decided here but by the broker's permissions.
 
+pub mod backoff;
 pub mod caller;
 pub mod fetch;
 pub mod grant;
@@ -20,6 +21,7 @@ use model::Timestamp;
 
 use crate::config::PlainWithoutTls;
 
+pub use backoff::BackOff;
 pub use caller::{AmbiguousCredentials, Caller, Credentials, TOKEN_BYTES_MAX};
 pub use password::{PasswordError, PasswordHash};
 pub use verifier::{Verdict, Verifier};

@@ -14,7 +14,8 @@ pub mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use delivery::{Delivery, Smtp};
@@ -24,6 +25,8 @@ pub use queue_access::{
 };
 pub use queues::Queues;
 use reader::Reader;
+
+use crate::auth::secret_file::check_mode;
 pub use settings::{DEFAULT_FILE, Settings, Sources};
 
 /// Everything an operator decided.
@@ -183,6 +186,12 @@ pub struct Limits {
     pub consumers_per_channel_max: usize,
     /// Deliveries of a channel that wait for their acknowledgement.
     pub unacked_per_channel_max: usize,
+    /// Messages in a parking queue.
+    pub parking_messages_max: Option<u64>,
+    /// Bytes of their bodies.
+    pub parking_bytes_max: Option<u64>,
+    /// How long they are kept.
+    pub parking_ttl: Option<Duration>,
     /// How long a consumer may hold a message, where neither queue nor policy says otherwise; `None` is for ever.
     pub consumer_timeout: Option<Duration>,
 }
@@ -287,6 +296,25 @@ impl Config {
         let config = checks::read(&mut reader);
         let problems = reader.into_problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems(problems)) }
+    }
+}
+
+impl Config {
+    /// What is wrong with the modes of files that hold secrets and are read all the same, because container platforms
+    /// mount them with modes of their own: the key of TLS, and definitions with password hashes.
+    #[must_use]
+    pub fn exposed_files(&self) -> Vec<String> {
+        let files = [
+            ("amqp.tls.key", self.amqp.tls.key.as_deref()),
+            ("definitions.file", self.definitions_file.as_deref()),
+        ];
+        let remark = |(option, path): (&str, Option<&Path>)| {
+            // Whoever reads it will say if it is not there.
+            let mode = path?.metadata().ok()?.mode();
+            let error = check_mode(path?, mode).err()?;
+            Some(format!("{option}: {error}"))
+        };
+        files.into_iter().filter_map(remark).collect()
     }
 }
 

@@ -106,6 +106,9 @@ impl Figures {
             deduplicated: counters.duplicates.value(),
             auth_succeeded: counters.logins.value(),
             auth_failed: counters.logins_failed.value(),
+            auth_throttled: counters.logins_throttled.value(),
+            parked: counters.parked.value(),
+            parked_lost: counters.parked_lost.value(),
             bytes_received: counters.bytes_received.value(),
             bytes_sent: counters.bytes_sent.value(),
         }

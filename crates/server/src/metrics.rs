@@ -120,6 +120,9 @@ pub struct Totals {
     pub deduplicated: u64,
     pub auth_succeeded: u64,
     pub auth_failed: u64,
+    pub auth_throttled: u64,
+    pub parked: u64,
+    pub parked_lost: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
 }

@@ -51,6 +51,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
+    for remark in config.exposed_files() {
+        tracing::warn!("{remark}");
+    }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
     let store = Embedded::open(&config.data_dir, store_options(&config))
@@ -139,6 +142,11 @@ fn quotas(config: &Config) -> Quotas {
         connections_per_tenant: config.limits.connections_per_tenant_max,
         connections_per_user: config.limits.connections_per_user_max,
         channels_per_user: config.limits.channels_per_user_max,
+        parking: broker::Parking {
+            messages: config.limits.parking_messages_max,
+            bytes: config.limits.parking_bytes_max,
+            ttl_ms: config.limits.parking_ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok()),
+        },
     }
 }
 
@@ -235,10 +243,11 @@ fn listen_amqp(
         serving.spawn(async move { door.serve(&listener).await });
     }
     if config.amqp.tls.listen.is_empty() {
+        serving.spawn(reload_on_hangup(None));
         return Ok(());
     }
     let acceptor = Arc::new(Acceptor::load(&config.amqp.tls).context("cannot use TLS")?);
-    serving.spawn(reload_on_hangup(Arc::clone(&acceptor)));
+    serving.spawn(reload_on_hangup(Some(Arc::clone(&acceptor))));
     for address in &config.amqp.tls.listen {
         let listener = listen("amqps", *address, say)?;
         let (door, acceptor) = (door.clone(), Arc::clone(&acceptor));
@@ -331,8 +340,9 @@ fn listen(
     Ok(listener)
 }
 
-/// Reads certificates again whenever the process is told to by SIGHUP; for ever.
-async fn reload_on_hangup(acceptor: Arc<Acceptor>) {
+/// Reads certificates again whenever the process is told to by SIGHUP; for ever. Without certificates there is nothing to
+/// read, but the signal must not end the server, as it would by default.
+async fn reload_on_hangup(acceptor: Option<Arc<Acceptor>>) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => {
@@ -341,9 +351,10 @@ async fn reload_on_hangup(acceptor: Arc<Acceptor>) {
         }
     };
     while hangups.recv().await.is_some() {
-        match acceptor.reload() {
-            Ok(()) => tracing::info!("certificates were read again"),
-            Err(error) => {
+        match acceptor.as_ref().map(|acceptor| acceptor.reload()) {
+            None => tracing::info!("SIGHUP: there are no certificates to read again"),
+            Some(Ok(())) => tracing::info!("certificates were read again"),
+            Some(Err(error)) => {
                 let error = anyhow::Error::new(error);
                 tracing::error!("certificates stay as they were: {error:#}");
             }

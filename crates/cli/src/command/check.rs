@@ -81,7 +81,7 @@ fn print_effective(printer: &mut Printer, settings: &Settings, json: bool) -> an
 
 /// What works and may still not be meant.
 fn remarks_on(config: &Config) -> Vec<String> {
-    let mut remarks = Vec::new();
+    let mut remarks = config.exposed_files();
     let open = config.amqp.listen.iter().find(|address| !address.ip().is_loopback());
     if let (Some(address), PlainWithoutTls::Always) = (open, config.auth.plain_without_tls) {
         remarks.push(format!(

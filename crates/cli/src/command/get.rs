@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use posthouse_amqp::method::{BasicAck, BasicGet, BasicNack};
+use posthouse_amqp::method::{BasicAck, BasicGet, BasicRecover};
 
 use super::{Broker, NOTHING_THERE};
 use crate::client::Happened;
@@ -39,7 +39,6 @@ impl Get {
         let form = Form::of(json, self.body);
         let mut printer = Printer::new();
         let mut shown = 0_u64;
-        let mut last_tag = 0;
         while shown < self.count {
             let Happened::Got(message) =
                 session.ask(BasicGet { queue: &self.queue, no_ack: false }).await?
@@ -47,15 +46,16 @@ impl Get {
                 break;
             };
             printer.bytes(&show(&message, form))?;
-            last_tag = message.delivery_tag;
+            let delivery_tag = message.delivery_tag;
             shown += 1;
             if self.ack {
-                session.send(BasicAck { delivery_tag: last_tag, multiple: false })?;
+                session.send(BasicAck { delivery_tag, multiple: false })?;
             }
         }
         // Only in the end, or the first message would be got again and again.
         if shown > 0 && !self.ack {
-            session.send(BasicNack { delivery_tag: last_tag, multiple: true, requeue: true })?;
+            // Posthouse does not count this as a delivery that failed; a nack it would.
+            session.send(BasicRecover { requeue: true })?;
         }
         session.close(|_| ()).await?;
         Ok(if shown == 0 { ExitCode::from(NOTHING_THERE) } else { ExitCode::SUCCESS })

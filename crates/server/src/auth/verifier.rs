@@ -59,6 +59,11 @@ impl Verifier {
         })
     }
 
+    /// Whether `password` was found right a moment ago; costs no slow hash.
+    pub fn is_known(&self, user: &str, password: &[u8], hash: Option<&PasswordHash>) -> bool {
+        self.is_remembered(&self.entry(user, password, hash), Instant::now())
+    }
+
     /// Whether `password` is the one of `user`, whose stored hash is `hash`; `None` if there is no such user.
     ///
     /// Returns at once for a remembered one; otherwise waits for a thread and a hash. Cancel-safe: a hash that runs goes

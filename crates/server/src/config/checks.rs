@@ -170,6 +170,9 @@ fn read_default_user(r: &mut Reader<'_>) -> Option<DefaultUser> {
 
 fn read_limits(r: &mut Reader<'_>) -> Limits {
     let timeout = r.duration("limits.consumer_timeout", Duration::ZERO..=YEAR);
+    let parking_messages = r.number::<u64>("limits.parking_messages_max", 0..=u64::MAX);
+    let parking_bytes = r.bytes("limits.parking_bytes_max", 0..=u64::MAX);
+    let parking_ttl = r.duration("limits.parking_ttl", Duration::ZERO..=YEAR);
     Limits {
         queues_per_tenant_max: r.bound("limits.queues_per_tenant_max"),
         exchanges_per_tenant_max: r.bound("limits.exchanges_per_tenant_max"),
@@ -179,6 +182,9 @@ fn read_limits(r: &mut Reader<'_>) -> Limits {
         channels_per_user_max: r.bound("limits.channels_per_user_max"),
         consumers_per_channel_max: r.bound("limits.consumers_per_channel_max"),
         unacked_per_channel_max: r.bound("limits.unacked_per_channel_max"),
+        parking_messages_max: Some(parking_messages).filter(|max| *max > 0),
+        parking_bytes_max: Some(parking_bytes).filter(|max| *max > 0),
+        parking_ttl: Some(parking_ttl).filter(|ttl| !ttl.is_zero()),
         consumer_timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
     }
 }

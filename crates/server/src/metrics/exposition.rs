@@ -248,6 +248,11 @@ impl Overall {
                 ("rabbitmq_auth_attempts_succeeded", "Logins accepted.", all.auth_succeeded),
                 ("rabbitmq_auth_attempts_failed", "Logins refused.", all.auth_failed),
                 (
+                    "posthouse_logins_throttled",
+                    "Logins refused unseen after many failures.",
+                    all.auth_throttled,
+                ),
+                (
                     "rabbitmq_connection_incoming_bytes",
                     "Bytes read from clients.",
                     all.bytes_received,
@@ -309,6 +314,12 @@ impl Overall {
                     "posthouse_messages_deduplicated",
                     "Confirmed without a second copy.",
                     all.deduplicated,
+                ),
+                ("posthouse_messages_parked", "Put into a parking queue.", all.parked),
+                (
+                    "posthouse_messages_parked_lost",
+                    "Dropped by a parking queue, full or after their time.",
+                    all.parked_lost,
                 ),
             ],
         )

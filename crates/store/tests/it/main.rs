@@ -10,7 +10,7 @@ mod conformance;
 mod crashes;
 mod damage;
 mod equivalence;
-mod pools;
 mod fuzzed;
+mod pools;
 mod threads;
 mod world;

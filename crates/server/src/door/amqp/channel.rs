@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Consumer, Credit, Holder, Publisher, Refused, SettleBatch};
-use model::{Sequence, Ticket, Timestamp};
+use model::{Sequence, Setback, Ticket, Timestamp};
 
 /// A delivery that its client has not settled.
 #[derive(Debug, Clone)]
@@ -39,8 +39,9 @@ impl Unacked {
         of_consumer.or_else(|| self.holder.queue().settings().consumer_timeout).or_else(otherwise)
     }
 
-    pub(crate) fn refused(&self) -> Refused {
+    pub(crate) fn refused(&self, setback: Setback) -> Refused {
         Refused {
+            setback,
             holder: self.holder.clone(),
             sequence: self.sequence,
             delivery_count: self.delivery_count,

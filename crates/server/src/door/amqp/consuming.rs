@@ -1,12 +1,13 @@
 //! Consumers, deliveries and their settling.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{
     ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused,
 };
-use model::{Ticket, Timestamp, stream_offset};
+use model::{Setback, Ticket, Timestamp, death, stream_offset};
 use posthouse_amqp::frame::FRAME_END;
 use posthouse_amqp::method::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty,
@@ -19,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::door::amqp::channel::{Mode, Unacked};
 use crate::door::amqp::names;
 use crate::door::amqp::session::{End, Session};
+
+/// What a content header's frame holds besides the properties: frame head and end, class, weight, size of the body.
+const HEADER_BYTES: usize = 7 + 1 + 2 + 2 + 8;
 
 /// Unsettled deliveries are looked at no more often than this,
 const TIMEOUT_CHECK_MIN: Duration = Duration::from_millis(50);
@@ -316,23 +320,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn content(&mut self, number: u16, queue: &broker::Queue, leased: &Leased) {
         let message = &leased.message;
         let body_len = message.body_len();
-        if queue.is_stream() || (leased.delivery_count > 0 && queue.counts_deliveries()) {
-            let properties = names::with_delivery_headers(queue, leased);
-            posthouse_amqp::encode_content_header(
-                &mut self.output.buffer,
-                number,
-                body_len as u64,
-                &properties,
-            );
-        } else {
-            let properties = message.properties();
-            posthouse_amqp::encode_content_header(
-                &mut self.output.buffer,
-                number,
-                body_len as u64,
-                properties,
-            );
+        let adds = queue.is_stream() || (leased.delivery_count > 0 && queue.counts_deliveries());
+        let mut properties = Cow::Borrowed(message.properties());
+        if adds {
+            properties = names::with_delivery_headers(queue, leased).into();
         }
+        // A header has one frame. A story that grew beyond the consumer's frames is told as far as it fits; what a
+        // client wrote itself is sent as it is, as RabbitMQ does.
+        let bytes_max = (self.connection.frame_max() as usize).saturating_sub(HEADER_BYTES);
+        if properties.len() > bytes_max
+            && let Some(shorter) = death::shorten(&properties, bytes_max)
+        {
+            properties = shorter.into();
+        }
+        posthouse_amqp::encode_content_header(
+            &mut self.output.buffer,
+            number,
+            body_len as u64,
+            &properties,
+        );
         let start = message.properties_len();
         for piece in posthouse_amqp::body_frames(body_len, self.connection.frame_max()) {
             let head = posthouse_amqp::body_frame_head(number, piece.len());
@@ -409,6 +415,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let mode = &mut channel.mode;
         let turn = &mut self.refusals;
+        // As RabbitMQ 4.3 tells them apart.
+        let setback = if method == BasicNack::ID { Setback::Returned } else { Setback::Failed };
         let taken = channel.unacked.take(nack.delivery_tag, nack.multiple, |unacked| {
             let refusals = match mode {
                 Mode::Transaction(transaction) => {
@@ -418,8 +426,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Mode::Plain | Mode::Confirm(_) => &mut *turn,
             };
             match nack.requeue {
-                true => refusals.released.push(unacked.refused()),
-                false => refusals.rejected.push(unacked.refused()),
+                true => refusals.released.push(unacked.refused(setback)),
+                false => refusals.rejected.push(unacked.refused(setback)),
             }
         });
         match taken {
@@ -454,8 +462,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
         let refused: Vec<Refused> =
-            channel.unacked.take_all().iter().map(Unacked::refused).collect();
-        let released = self.access.release(&refused, Counted::Yes, now);
+            channel.unacked.take_all().iter().map(|held| held.refused(Setback::Returned)).collect();
+        // Uncounted: the client asks for its messages again, and nothing failed. A look at a queue ends so.
+        let released = self.access.release(&refused, Counted::No, now);
         released.map_err(|error| self.store_failed(&error))?;
         self.share_credit(now);
         Ok(())
@@ -510,7 +519,7 @@ impl<S> Session<S> {
             held.append(&mut transaction.settled);
             held.sort_unstable_by_key(|unacked| unacked.tag);
         }
-        let refused: Vec<Refused> = held.iter().map(Unacked::refused).collect();
+        let refused: Vec<Refused> = held.iter().map(|held| held.refused(Setback::Failed)).collect();
         for consumer in channel.consumers.values() {
             self.access.stop(consumer);
         }

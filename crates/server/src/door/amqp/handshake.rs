@@ -211,14 +211,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         let known = self.shared.broker.users.get(user);
         let hash =
             known.as_ref().and_then(|user| user.password_hash.as_deref()).and_then(stored_hash);
-        match self.shared.verifier.verify(user, password, hash.as_ref()).await {
-            Verdict::Accepted => true,
-            Verdict::AcceptedWeak => {
-                self.strengthen(user, password).await;
-                true
-            }
-            Verdict::Refused => false,
+        let (verifier, back_off) = (&self.shared.verifier, &self.shared.back_off);
+        let address = self.peer.address.ip();
+        if verifier.is_known(user, password, hash.as_ref()) {
+            return true;
         }
+        if !back_off.admit(address, user, Instant::now()) {
+            self.shared.broker.counters.logins_throttled.add(1);
+            tracing::debug!(peer = %self.peer.address, user, "password not looked at after many wrong ones");
+            return false;
+        }
+        let verdict = verifier.verify(user, password, hash.as_ref()).await;
+        if verdict == Verdict::Refused {
+            return false;
+        }
+        back_off.forgive(address, user);
+        if verdict == Verdict::AcceptedWeak {
+            self.strengthen(user, password).await;
+        }
+        true
     }
 
     /// A good login with an imported hash: from now on it is a strong one.

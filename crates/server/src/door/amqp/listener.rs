@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::alarms::Alarms;
+use crate::auth::BackOff;
 use crate::auth::verifier::Verifier;
 use crate::config::{ClientVerify, Config, ExternalLogin, PlainWithoutTls};
 use crate::door::amqp::handshake::{self, Peer};
@@ -29,6 +30,7 @@ pub struct Shared {
     pub(crate) broker: Arc<Broker>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) verifier: Verifier,
+    pub(crate) back_off: BackOff,
     pub(crate) options: Arc<ServerOptions>,
     pub(crate) options_tls: Arc<ServerOptions>,
     pub(crate) limits: Limits,
@@ -92,6 +94,7 @@ impl Door {
             broker,
             alarms,
             verifier,
+            back_off: BackOff::default(),
             options: options("PLAIN AMQPLAIN"),
             options_tls: options(match config.amqp.tls.verify {
                 ClientVerify::None => "PLAIN AMQPLAIN",

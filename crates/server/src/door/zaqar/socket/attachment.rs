@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Access, Consumer, Counted, Holder, Refused, SettleBatch, Subscription};
-use model::{SubscriptionId, Timestamp};
+use model::{Setback, SubscriptionId, Timestamp};
 use store::Leased;
 
 /// When a delivery counts as done.
@@ -122,6 +122,7 @@ impl Attachment {
                 holder: Holder::Consumer(Arc::clone(&self.consumer)),
                 sequence: delivery.sequence,
                 delivery_count: delivery.delivery_count,
+                setback: Setback::Returned,
             })
             .collect();
         self.release(&refused, now);
