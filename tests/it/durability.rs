@@ -1,5 +1,6 @@
 //! kill -9, and everything is found again.
 
+use it::broker::unique;
 use it::value::table;
 use it::{Broker, Channel, Connection, Login, Program, Properties, Value};
 
@@ -257,4 +258,22 @@ fn five_kills_in_a_row_lose_nothing() {
 
     let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     assert_eq!(open(&program).take_all("q"), expected);
+}
+
+/// The store may say "not yet" just when the message becomes durable; a fetch that then waited for the next commit would
+/// wait for ever on a quiet server.
+#[test]
+fn a_fetch_right_behind_its_publish_is_always_answered() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    for _ in 0..300 {
+        let queue = unique("fresh");
+        channel.declare_durable(&queue, &[]).unwrap();
+        channel.publish("", &queue, &Properties::persistent(), b"x");
+
+        assert!(channel.get(&queue, true).unwrap().is_some());
+
+        channel.delete(&queue, [false, false]).unwrap();
+    }
 }

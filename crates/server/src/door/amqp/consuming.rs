@@ -224,6 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Fetches, or defers the fetch and all input behind it until the store's watermark moves.
     pub(crate) fn fetch(&mut self, get: DeferredGet, now: Timestamp) -> Result<(), End> {
         let number = get.number;
+        // Looked at first: if the watermark moves while the store says "not yet", that was the move to wait for, and
+        // perhaps no other will come.
+        let before = self.access.broker().watch().durable();
         let (queue, leased, left) = match self.access.get(&get.name, get.no_ack, now) {
             Ok(Fetched::Message(queue, leased, left)) => (queue, leased, left),
             Ok(Fetched::Nothing) => {
@@ -231,8 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Ok(());
             }
             Ok(Fetched::NotYet) => {
-                let durable = self.access.broker().watch().durable();
-                self.paused_until = Some(Ticket(durable.0 + 1));
+                self.paused_until = Some(Ticket(before.0 + 1));
                 self.deferred = Some(get);
                 return Ok(());
             }
