@@ -41,5 +41,6 @@ mod tenant_isolation;
 mod time_to_live;
 mod token_command;
 mod transactions;
+mod websocket_login;
 mod websocket_notifications;
 mod wire_errors;

@@ -30,8 +30,8 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// Bytes thrown away of a message that is too large.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Characters of a reason for the end: a control frame holds 123 bytes, and a character has at most four.
-const REASON_CHARS_MAX: usize = 30;
+/// Bytes of a reason for the end that a control frame has room for.
+const REASON_BYTES_MAX: usize = 123;
 
 /// What a peer sent.
 #[derive(Debug)]
@@ -172,8 +172,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     async fn say_goodbye(&mut self, code: u16, reason: &str) -> bool {
-        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+        let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+        let reason = reason.get(..end).unwrap_or_default().into();
+        let frame = CloseFrame { code: CloseCode::from(code), reason };
         self.inner.close(Some(frame)).await.is_ok()
     }
 }

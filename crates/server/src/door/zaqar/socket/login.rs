@@ -1,58 +1,53 @@
 //! Who a connection acts for: by a token that it showed once, by a signature in each message, or as it says itself.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-
-use model::Timestamp;
+use std::task::{Context, Poll};
 
 use super::Shared;
 use super::action::Form;
 use super::envelope::{Answer, Request};
 use crate::auth::{Caller, Credentials};
-use crate::door::zaqar::gate::{Gate, Refusal};
+use crate::door::zaqar::gate::{Gate, Refusal, Session, SessionEnd};
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::signed_url::Shown;
 
 const NOT_AUTHENTICATED: &str = "Not authentified.";
 
 /// What a connection has shown.
-#[derive(Debug)]
 pub(super) struct Login {
+    who: Who,
+    /// Ready when it is good no longer.
+    ending: Option<Pin<Box<dyn Future<Output = SessionEnd> + Send>>>,
+}
+
+/// Who is on a connection, as far as that is known.
+#[derive(Debug)]
+pub(super) struct Who {
     peer: IpAddr,
-    shown: Option<Token>,
-}
-
-/// A token that was good.
-struct Token {
-    token: Box<str>,
-    caller: Arc<Caller>,
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token").field("caller", &self.caller).finish_non_exhaustive()
-    }
+    /// A token that was good.
+    session: Option<Arc<Session>>,
 }
 
 /// Why a request has no caller.
 #[derive(Debug)]
 pub(super) enum NotAdmitted {
     /// What was shown is good no longer: the connection ends.
-    Expired,
+    Expired(SessionEnd),
     /// To be answered with this.
     Refused(Answer),
 }
 
 impl Login {
     pub(super) fn new(peer: IpAddr) -> Self {
-        Self { peer, shown: None }
+        Self { who: Who { peer, session: None }, ending: None }
     }
 
     /// `authenticate`: shows a token, in place of one that was shown before.
     ///
     /// Where nobody is asked who they are this succeeds, because clients say it first whatever the server is.
-    pub(super) async fn authenticate(&mut self, gate: &Gate, request: &Request<'_>) -> Answer {
+    pub(super) async fn authenticate(&mut self, gate: &Arc<Gate>, request: &Request<'_>) -> Answer {
         let good = || Answer::new(200, "{\"message\":\"Authentified.\"}");
         if !gate.asks_who() {
             return good();
@@ -62,11 +57,13 @@ impl Login {
         let shown = Credentials {
             token: Some(&token),
             project: project.as_deref(),
-            ..Credentials::none(self.peer)
+            ..Credentials::none(self.who.peer)
         };
-        match gate.admit(&shown).await {
-            Ok(caller) => {
-                self.shown = Some(Token { token: token.into(), caller });
+        match gate.log_in(&shown).await {
+            Ok(session) => {
+                let (session, gate) = (Arc::new(session), Arc::clone(gate));
+                self.who.session = Some(Arc::clone(&session));
+                self.ending = Some(Box::pin(async move { gate.until_invalid(&session).await }));
                 good()
             }
             Err(Refusal::Unavailable) => Answer::error(503, "Authentication failed."),
@@ -75,6 +72,21 @@ impl Login {
         }
     }
 
+    /// Ready when what was shown is good no longer: the connection ends.
+    pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
+        match &mut self.ending {
+            Some(ending) => ending.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Who is on the connection.
+    pub(super) fn who(&self) -> &Who {
+        &self.who
+    }
+}
+
+impl Who {
     /// Who a request is from, if that is somebody who may ask for it.
     pub(super) async fn admit(
         &self,
@@ -99,7 +111,7 @@ impl Login {
     ) -> Result<Arc<Caller>, NotAdmitted> {
         let project = request.header("X-Project-ID");
         if request.header("URL-Signature").is_some()
-            && (self.shown.is_none() || !shared.gate.asks_who())
+            && (self.session.is_none() || !shared.gate.asks_who())
         {
             return signed(shared, form, request);
         }
@@ -113,45 +125,25 @@ impl Login {
             };
             return shared.gate.admit(&shown).await.map_err(|refusal| refused(&refusal));
         }
-        let Some(login) = &self.shown else {
+        let Some(session) = &self.session else {
             return Err(NotAdmitted::Refused(Answer::error(403, NOT_AUTHENTICATED)));
         };
-        if project.as_deref().is_some_and(|project| project != &*login.caller.project) {
+        if project.as_deref().is_some_and(|project| project != &*session.caller().project) {
             return Err(NotAdmitted::Refused(Answer::error(403, "Not authenticated.")));
         }
-        login.again(shared, self.peer).await
-    }
-
-    /// How long nothing needs to be looked at, at most `interval`.
-    pub(super) fn next_look(&self, interval: Duration, now: Timestamp) -> Duration {
-        let expires = self.shown.as_ref().and_then(|login| login.caller.expires);
-        expires
-            .map_or(interval, |expires| interval.min(expires.since(now) + Duration::from_millis(1)))
-    }
-
-    /// Whether what was shown is good, if anything was. A gate that cannot ask now gives the benefit of the doubt until
-    /// the token's own end.
-    pub(super) async fn is_still_good(&self, shared: &Shared) -> bool {
-        let Some(login) = &self.shown else { return true };
-        !matches!(login.again(shared, self.peer).await, Err(NotAdmitted::Expired))
+        again(session, shared).await
     }
 }
 
-impl Token {
-    /// Asks the gate again, which remembers for a while what it knows: tokens are taken back.
-    async fn again(&self, shared: &Shared, peer: IpAddr) -> Result<Arc<Caller>, NotAdmitted> {
-        if !self.caller.is_current(shared.now()) {
-            return Err(NotAdmitted::Expired);
-        }
-        let shown = Credentials {
-            token: Some(&self.token),
-            project: Some(&self.caller.project),
-            ..Credentials::none(peer)
-        };
-        shared.gate.admit(&shown).await.map_err(|refusal| match refusal {
-            Refusal::Unauthorized | Refusal::ForeignProject => NotAdmitted::Expired,
-            other => refused(&other),
-        })
+/// Asks the gate again, which remembers for a while what it knows: tokens are taken back.
+async fn again(session: &Session, shared: &Shared) -> Result<Arc<Caller>, NotAdmitted> {
+    if !session.caller().is_current(shared.now()) {
+        return Err(NotAdmitted::Expired(SessionEnd::Expired));
+    }
+    match shared.gate.admit(&session.shown()).await {
+        Ok(caller) if caller.project == session.caller().project => Ok(caller),
+        Err(Refusal::Unavailable) => Err(refused(&Refusal::Unavailable)),
+        Ok(_) | Err(_) => Err(NotAdmitted::Expired(SessionEnd::Revoked)),
     }
 }
 

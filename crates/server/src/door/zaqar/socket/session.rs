@@ -24,6 +24,7 @@ use super::frames::{FAREWELL, Frames, Lost, Received};
 use super::login::{Login, NotAdmitted};
 use super::perform::Asked;
 use super::push::Push;
+use crate::door::zaqar::gate::SessionEnd;
 
 /// Requests handled before others get their turn and what was answered is written.
 const TURN_REQUESTS_MAX: usize = 64;
@@ -59,6 +60,8 @@ impl From<Lost> for End {
 /// What woke a session.
 enum Woken {
     Received(Received),
+    /// Who is on the connection may be there no longer.
+    LoggedOut(SessionEnd),
     /// Something else of ours is ready: answers that became durable, notifications.
     Ready,
 }
@@ -161,13 +164,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return end;
             }
             if clock.is_elapsed() {
-                let next = Instant::now() + self.login.next_look(interval, self.shared.now());
-                clock.as_mut().reset(next);
+                clock.as_mut().reset(Instant::now() + interval);
             }
         }
     }
 
     fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<Woken> {
+        if let Poll::Ready(end) = self.login.poll_end(context) {
+            return Poll::Ready(Woken::LoggedOut(end));
+        }
         if self.owed_bytes < OWED_BYTES_MAX
             && let Poll::Ready(received) = self.frames.poll_next(context)
         {
@@ -206,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn turn(&mut self, woken: Woken) -> Result<(), End> {
         let mut next = match woken {
             Woken::Received(received) => Some(received),
+            Woken::LoggedOut(end) => return Err(logged_out(end)),
             Woken::Ready => None,
         };
         for _ in 0..TURN_REQUESTS_MAX {
@@ -290,9 +296,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let answer = self.login.authenticate(&self.shared.gate, request).await;
             return Ok((answer.to_json(Echo::Action(request)), Ticket::NONE));
         }
-        let caller = match self.login.admit(&self.shared, form, request).await {
+        let caller = match self.login.who().admit(&self.shared, form, request).await {
             Ok(caller) => caller,
-            Err(NotAdmitted::Expired) => return Err(expired()),
+            Err(NotAdmitted::Expired(end)) => return Err(logged_out(end)),
             Err(NotAdmitted::Refused(answer)) => {
                 return Ok((answer.to_json(Echo::All(request)), Ticket::NONE));
             }
@@ -328,11 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(self.frames.flush().await?)
     }
 
-    /// Looks whether the peer is still there and may still be.
+    /// Looks whether the peer is still there.
     async fn tick(&mut self) -> Result<(), End> {
-        if !self.login.is_still_good(&self.shared).await {
-            return Err(expired());
-        }
         self.silences = if std::mem::take(&mut self.heard) { 0 } else { self.silences + 1 };
         if self.silences >= SILENCES_MAX {
             let silence = self.shared.ping_interval * SILENCES_MAX;
@@ -345,8 +348,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-fn expired() -> End {
-    End::Close(EXPIRED, "Authentication expired.".to_owned())
+fn logged_out(end: SessionEnd) -> End {
+    End::Close(EXPIRED, end.to_string())
 }
 
 /// `Poll` of something that was looked at once.
