@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 
 use crate::install;
 
-/// Cycles of the crash rig in a check; a longer run is `cargo xtask crash --cycles 1000`.
-const CRASH_CYCLES: &str = "50";
+/// Cycles of the crash rig in a check, by kind of fault; a longer run is `cargo xtask crash --cycles 1000`.
+const CRASH_CYCLES: [(&str, &str); 2] = [("kill,kill-recovery", "50"), ("queues", "15")];
 
 /// What can be asked of `cargo xtask check`.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,12 @@ const STEPS: [Step; 9] = [
         is_needed: false,
     },
     Step { name: "node", what: "amqplib", run: node, is_needed: false },
-    Step { name: "crash", what: "kill -9 under load, fifty times", run: crash, is_needed: false },
+    Step {
+        name: "crash",
+        what: "kill -9 under load, over AMQP and over HTTP",
+        run: crash,
+        is_needed: false,
+    },
 ];
 
 /// Runs the steps and prints the summary.
@@ -162,11 +167,12 @@ fn node() -> anyhow::Result<()> {
 
 fn crash() -> anyhow::Result<()> {
     let this = std::env::current_exe().context("the path of xtask")?;
-    install::run(
-        Command::new(this)
-            .args(["crash", "--cycles", CRASH_CYCLES])
-            .env("POSTHOUSE_PROGRAM", program()),
-    )
+    for (faults, cycles) in CRASH_CYCLES {
+        let mut crash = Command::new(&this);
+        crash.args(["crash", "--faults", faults, "--cycles", cycles]);
+        install::run(crash.env("POSTHOUSE_PROGRAM", program()))?;
+    }
+    Ok(())
 }
 
 fn cargo() -> Command {

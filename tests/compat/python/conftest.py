@@ -16,7 +16,8 @@ FOREIGN_SOCKETS = os.environ.get("POSTHOUSE_TEST_SOCKETS")
 
 QUEUE_SETTINGS = (
     "queues.listen=127.0.0.1:0",
-    f"queues.secret_key={SECRET_KEY}",
+    f"queues.signed_url.secret={SECRET_KEY}",
+    "queues.enable_deprecated_api_versions=1.1",
 )
 
 

@@ -1,0 +1,37 @@
+"""schemathesis, which makes requests from the OpenAPI document: no 500, nothing that the document does not say."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import uuid
+
+import pytest
+import requests
+
+# Requests of each operation and phase; more by hand: SCHEMATHESIS_EXAMPLES=1000.
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "15")
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def test_the_document_is_served_without_any_header(queues, ours_only):
+    answer = requests.get(f"{queues.http}/openapi.json", timeout=30)
+
+    assert answer.status_code == 200
+    assert answer.json()["openapi"].startswith("3.")
+    assert "/v2/queues/{queue_name}/messages" in answer.json()["paths"]
+
+
+# By hand it may take as long as it takes.
+@pytest.mark.timeout(0 if "SCHEMATHESIS_EXAMPLES" in os.environ else 300)
+def test_no_request_of_the_document_breaks_the_service(queues, ours_only, tmp_path):
+    command = [
+        str(pathlib.Path(sys.executable).with_name("schemathesis")), "run", f"{queues.http}/openapi.json",
+        "--header", f"X-Project-Id: {uuid.uuid4().hex}", "--header", f"Client-ID: {uuid.uuid4()}",
+        "--checks", CHECKS, "--max-examples", EXAMPLES, "--generation-database", "none", "--no-color",
+        "--suppress-health-check", "all", "--request-timeout", "20",
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
