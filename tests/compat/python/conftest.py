@@ -14,11 +14,22 @@ FOREIGN = os.environ.get("POSTHOUSE_TEST_BROKER")
 FOREIGN_QUEUES = os.environ.get("POSTHOUSE_TEST_QUEUES")
 FOREIGN_SOCKETS = os.environ.get("POSTHOUSE_TEST_SOCKETS")
 
+# What main does not have yet; whoever brings it takes its word out, and its tests run.
+NOT_YET = {"subscriptions", "sockets", "keystone"}
+
 QUEUE_SETTINGS = (
     "queues.listen=127.0.0.1:0",
     f"queues.signed_url.secret={SECRET_KEY}",
     "queues.enable_deprecated_api_versions=1.1",
 )
+
+
+def pytest_collection_modifyitems(items):
+    """Skips the tests of what is not there yet, unless real Zaqar is under test."""
+    for item in items:
+        missing = NOT_YET & {feature for mark in item.iter_markers("needs") for feature in mark.args}
+        if missing and not FOREIGN_QUEUES:
+            item.add_marker(pytest.mark.skip(reason=f"not there yet: {', '.join(sorted(missing))}"))
 
 
 class Broker:

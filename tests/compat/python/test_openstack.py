@@ -19,6 +19,8 @@ from identity import Identity
 from program import Program
 from queue_service import SECRET_KEY, Caller, QueueService, message_id
 
+pytestmark = pytest.mark.needs("keystone")
+
 KEYSTONE = os.environ.get("POSTHOUSE_TEST_KEYSTONE")
 
 
@@ -115,6 +117,7 @@ class TestSdk:
         with pytest.raises(openstack.exceptions.NotFoundException):
             proxy.get_claim("kitchen", claim_id)
 
+    @pytest.mark.needs("subscriptions")
     def test_subscriptions(self, proxy):
         created = proxy.create_subscription("kitchen", subscriber="http://127.0.0.1:1/", ttl=600)
 
@@ -184,6 +187,7 @@ class TestCommandLine:
         messaging("claim", "renew", "kitchen", claim_id, "--ttl", "200")
         messaging("claim", "release", "kitchen", claim_id, form=None)
 
+    @pytest.mark.needs("subscriptions")
     def test_subscriptions(self, messaging):
         created = messaging("subscription", "create", "kitchen", "http://127.0.0.1:1/", "600")
 
@@ -249,6 +253,7 @@ class TestTokens:
 
         assert [message["body"] for message in answer.json()["messages"]] == ["shared"]
 
+    @pytest.mark.needs("sockets")
     def test_zaqarclient_logs_in_over_websocket(self, guarded, identity, project):
         token = identity.headers(project)["X-Auth-Token"]
         options = {"os_auth_token": token, "os_project_id": project}
@@ -257,6 +262,7 @@ class TestTokens:
             content = json.dumps({"queue_name": "kitchen"})
             assert socket.send(request.Request(guarded.sockets, "queue_create", content=content)).status_code == 201
 
+    @pytest.mark.needs("sockets")
     def test_zaqarclient_without_a_good_token_is_refused_over_websocket(self, guarded, project):
         options = {"os_auth_token": "nonsense", "os_project_id": project}
         conf = {"auth_opts": {"backend": "keystone", "options": options}}

@@ -301,6 +301,7 @@ class TestPurge:
         if not caller.service.is_zaqar:  # Its Redis store cannot list a queue after this.
             assert caller.bodies(queue, include_claimed="true") == [1]
 
+    @pytest.mark.needs("subscriptions")
     def test_without_a_body_subscriptions_go_too(self, caller, queue):
         caller.post_bodies(queue, 1)
         caller.post(f"{queue}/subscriptions", {"subscriber": "http://127.0.0.1:1/"})

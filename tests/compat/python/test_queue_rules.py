@@ -25,6 +25,10 @@ ROUTES = {
     "/v2/queues/N/subscriptions/I": "DELETE, GET, PATCH",
     "/v2/queues/N/subscriptions/I/confirm": "PUT",
 }
+ALL_ROUTES = [
+    pytest.param(route, marks=pytest.mark.needs("subscriptions")) if "subscriptions" in route else route for route in ROUTES
+]
+SUBSCRIPTIONS = pytest.param("/subscriptions", marks=pytest.mark.needs("subscriptions"))
 
 
 def test_the_root_lists_the_versions_to_callers_without_any_header(queues):
@@ -57,9 +61,16 @@ def test_the_home_document_names_the_relations_and_their_methods(caller):
     assert resources["rel/claim"]["href-template"] == "/v2/queues/{queue_name}/claims/{claim_id}"
     wanted = {
         "rel/queue_stats", "rel/queue_share", "rel/queue_purge", "rel/messages", "rel/messages_delete", "rel/message_get",
-        "rel/message_delete", "rel/post_claim", "rel/patch_claim", "rel/delete_claim", "rel/subscriptions_get",
-        "rel/subscriptions_post", "rel/subscription", "rel/subscription_patch", "rel/ping",
+        "rel/message_delete", "rel/post_claim", "rel/patch_claim", "rel/delete_claim", "rel/ping",
     }
+    assert wanted <= set(resources)
+
+
+@pytest.mark.needs("subscriptions")
+def test_the_home_document_names_the_relations_of_subscriptions(caller):
+    resources = caller.get("/v2/").json()["resources"]
+
+    wanted = {"rel/subscriptions_get", "rel/subscriptions_post", "rel/subscription", "rel/subscription_patch"}
     assert wanted <= set(resources)
 
 
@@ -91,7 +102,7 @@ def test_an_empty_name_is_no_name(caller):
     refused(caller.get("/v2/queues/"), 400, "Invalid queue identification")
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", ALL_ROUTES)
 def test_an_unsupported_method_says_which_are_supported(caller, queue, route):
     path = route.replace("/v2/queues/N", queue).replace("/I", "/none")
     method = "DELETE" if "DELETE" not in ROUTES[route] else "POST" if "POST" not in ROUTES[route] else "PUT"
@@ -103,7 +114,7 @@ def test_an_unsupported_method_says_which_are_supported(caller, queue, route):
     assert answer.json() == {"title": "405 Method Not Allowed"}
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if "HEAD" not in ROUTES[route]])
+@pytest.mark.parametrize("route", [route for route in ALL_ROUTES if route != "/v2/ping"])
 def test_head_is_not_derived_from_get(caller, queue, route):
     answer = caller.request("HEAD", route.replace("/v2/queues/N", queue).replace("/I", "/none"))
 
@@ -154,7 +165,9 @@ def test_the_project_is_required(caller, queue):
 
 
 def test_a_project_of_more_than_256_characters_names_no_queue(caller, queue):
-    assert caller.put(queue, headers={"X-Project-Id": "p" * 256}).status_code == 201
+    # Ours is a virtual host too, whose name AMQP gives 255 bytes.
+    longest = caller.service.expects(255, 256)
+    assert caller.put(queue, headers={"X-Project-Id": "p" * longest}).status_code == 201
 
     refused(caller.get(queue, headers={"X-Project-Id": "p" * 257}), 400, "Invalid queue identification")
 
@@ -246,12 +259,13 @@ def test_a_request_without_its_body_says_so(caller, queue):
     refused(missing, 400, "Invalid request body", "PATCH body could not be empty for update.")
 
 
-@pytest.mark.parametrize("path", ["/claims", "/subscriptions", "/share"])
+@pytest.mark.parametrize("path", ["/claims", SUBSCRIPTIONS, "/share"])
 @pytest.mark.parametrize("depth", [10_000, 60_000])
 def test_deep_json_is_refused_and_not_followed(caller, ours_only, queue, path, depth):
     answer = caller.post(queue + path, data=b"[" * depth + b"]" * depth)
 
-    assert answer.status_code == 400, answer.text
+    # Beyond what such a request may be long it is refused unread.
+    assert answer.status_code in (400, 413), answer.text
 
 
 def test_a_patch_needs_its_own_type(caller, queue):

@@ -12,6 +12,9 @@ from program import eventually
 from queue_service import Caller
 
 
+pytestmark = pytest.mark.needs("sockets")
+
+
 class Socket:
     """A connection that answers one request after the other."""
 
@@ -144,6 +147,7 @@ def test_claims(socket, queues):
     socket.done(404, "claim_get", **name)
 
 
+@pytest.mark.needs("subscriptions")
 def test_subscriptions(socket):
     subscriber = "http://127.0.0.1:1/"
     created = socket.done(201, "subscription_create", queue_name="a", subscriber=subscriber, ttl=100, options={"a": 1})
@@ -235,6 +239,7 @@ def test_values_beyond_the_limits_are_refused(socket, action, body, text):
         assert text in json.dumps(answer["body"]).replace('\\"', '"')
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_socket_that_subscribes_gets_what_is_posted_by_any_door(socket, queues):
     socket.done(201, "subscription_create", queue_name="a", ttl=600)
     web = Caller(queues, socket.project)
@@ -248,6 +253,7 @@ def test_a_socket_that_subscribes_gets_what_is_posted_by_any_door(socket, queues
     assert socket.pushed[0] == {"ttl": 130, "body": 2, "Message_Type": "Notification", "queue_name": "a"}
 
 
+@pytest.mark.needs("subscriptions")
 def test_the_subscription_of_a_socket_ends_with_it(connect, queues):
     gone = connect()
     gone.done(201, "subscription_create", queue_name="a", ttl=600)

@@ -19,6 +19,7 @@ def subscribe(caller, queue, subscriber=SUBSCRIBER, **members):
     return f"{queue}/subscriptions/{answer.json()['subscription_id']}"
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_subscription_shows_what_was_asked_for(caller, queue):
     path = subscribe(caller, queue, ttl=100, options={"a": {"b": [1]}})
 
@@ -32,12 +33,14 @@ def test_a_subscription_shows_what_was_asked_for(caller, queue):
     assert [entry["href"] for entry in caller.get("/v2/queues").json()["queues"]] == [queue]
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_subscription_without_a_life_has_an_hour(caller, queue):
     subscription = caller.get(subscribe(caller, queue)).json()
 
     assert (subscription["ttl"], subscription["options"]) == (3600, {})
 
 
+@pytest.mark.needs("subscriptions")
 def test_an_unconfirmed_subscriber_subscribes_again_and_a_confirmed_one_does_not(caller, queue):
     path = subscribe(caller, queue)
     if not caller.service.is_zaqar:  # Its Redis store gives a second subscription.
@@ -53,6 +56,7 @@ def test_an_unconfirmed_subscriber_subscribes_again_and_a_confirmed_one_does_not
     assert again.headers["location"] == f"{queue}/subscriptions"
 
 
+@pytest.mark.needs("subscriptions")
 @pytest.mark.parametrize("subscriber", [
     "http://127.0.0.1/", "https://example.org/a?b=c", "mailto:aa@example.org?subject=hello"
 ])
@@ -60,6 +64,7 @@ def test_these_are_subscribers(caller, queue, subscriber):
     assert caller.get(subscribe(caller, queue, subscriber)).json()["subscriber"] == subscriber
 
 
+@pytest.mark.needs("subscriptions")
 @pytest.mark.parametrize(
     "body, text",
     [
@@ -87,11 +92,13 @@ def test_other_subscriptions_are_refused(caller, queue, body, text):
     assert caller.get(f"{queue}/subscriptions").json()["subscriptions"] == []
 
 
+@pytest.mark.needs("subscriptions")
 @pytest.mark.parametrize("body", [[], {"subscriber": 1}, {"subscriber": ""}])
 def test_subscribers_of_the_wrong_kind_are_refused(caller, ours_only, queue, body):
     assert caller.post(f"{queue}/subscriptions", body).status_code == 400
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_subscription_changes(caller, queue):
     path = subscribe(caller, queue, ttl=100)
 
@@ -103,6 +110,7 @@ def test_a_subscription_changes(caller, queue):
     assert changed == (SUBSCRIBER + "/2", 200, {"a": 1})
 
 
+@pytest.mark.needs("subscriptions")
 @pytest.mark.parametrize(
     "body, status, title, text",
     [
@@ -119,6 +127,7 @@ def test_a_change_has_rules(caller, queue, body, status, title, text):
     refused(caller.patch(path, body), status, title, text)
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_change_to_another_ones_subscriber_conflicts(caller, ours_only, queue):
     subscribe(caller, queue)
     path = subscribe(caller, queue, SUBSCRIBER + "/2")
@@ -126,6 +135,7 @@ def test_a_change_to_another_ones_subscriber_conflicts(caller, ours_only, queue)
     assert caller.patch(path, {"subscriber": SUBSCRIBER}).status_code == 409
 
 
+@pytest.mark.needs("subscriptions")
 def test_an_unknown_subscription_is_not_found(caller, queue):
     caller.put(queue)
     path = f"{queue}/subscriptions/{'0' * 24}"
@@ -137,6 +147,7 @@ def test_an_unknown_subscription_is_not_found(caller, queue):
         assert caller.put(f"{path}/confirm", {"confirmed": True}).status_code == 404
 
 
+@pytest.mark.needs("subscriptions")
 @pytest.mark.parametrize("body", [None, {}, {"confirmed": "true"}, {"confirmed": 1}])
 def test_a_confirmation_is_a_boolean(caller, queue, body):
     path = subscribe(caller, queue)
@@ -147,6 +158,7 @@ def test_a_confirmation_is_a_boolean(caller, queue, body):
     assert "The 'confirmed' should be boolean." in answer.text
 
 
+@pytest.mark.needs("subscriptions")
 def test_a_deleted_subscription_is_gone(caller, queue):
     path = subscribe(caller, queue)
 
@@ -156,6 +168,7 @@ def test_a_deleted_subscription_is_gone(caller, queue):
     assert caller.get(f"{queue}/subscriptions").json() == {"subscriptions": [], "links": []}
 
 
+@pytest.mark.needs("subscriptions")
 def test_subscriptions_are_listed_page_by_page(caller, queue):
     subscribers = [f"http://127.0.0.1:1/{number:02}" for number in range(12)]
     for subscriber in subscribers:

@@ -100,6 +100,7 @@ def test_a_claim_of_nothing_is_empty(client):
     assert list(client.queue("kitchen").claim(ttl=60, grace=60)) == []
 
 
+@pytest.mark.needs("subscriptions")
 def test_subscriptions(client):
     subscription = client.subscription("kitchen", subscriber="http://127.0.0.1:1/", ttl=600)
 
@@ -153,6 +154,7 @@ def test_a_signed_url_is_used_by_the_client(client, queues):
         shared.stats
 
 
+@pytest.mark.needs("sockets")
 class TestOverWebSocket:
     """The client's other transport. It says `authenticate` first, at which real Zaqar without Keystone hangs up."""
 
@@ -187,6 +189,7 @@ class TestOverWebSocket:
         with pytest.raises(errors.MalformedRequest):
             send("message_post", queue_name="kitchen")
 
+    @pytest.mark.needs("subscriptions")
     def test_a_subscription_pushes(self, send):
         send("subscription_create", queue_name="kitchen", ttl=600)
         send("queue_list")
