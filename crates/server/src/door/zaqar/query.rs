@@ -61,7 +61,7 @@ impl<'a> Query<'a> {
             .map(|text| match text {
                 "true" | "True" | "t" | "yes" | "y" | "1" | "on" => Ok(true),
                 "false" | "False" | "f" | "no" | "n" | "0" | "off" => Ok(false),
-                _ => Err(wrong(name, "must be \"true\" or \"false\".")),
+                _ => Err(wrong(name, "of the parameter must be \"true\" or \"false\".")),
             })
             .transpose()
     }
@@ -79,8 +79,7 @@ impl<'a> Query<'a> {
 }
 
 fn wrong(name: &str, rule: &str) -> Problem {
-    let description =
-        format!("The \"{name}\" parameter is invalid. The value of the parameter {rule}");
+    let description = format!("The \"{name}\" parameter is invalid. The value {rule}");
     Problem::new(400, "Invalid parameter", description)
 }
 
@@ -153,7 +152,7 @@ mod tests {
         assert_eq!(limit.title, "Invalid parameter");
         assert_eq!(
             limit.description.unwrap(),
-            "The \"limit\" parameter is invalid. The value of the parameter must be an integer."
+            "The \"limit\" parameter is invalid. The value must be an integer."
         );
         assert_eq!(
             query.boolean("echo").unwrap_err().description.unwrap(),

@@ -406,7 +406,8 @@ impl Resource {
             && self.version.word() == version
             && self.segments.iter().zip(rest).all(|(segment, value)| match segment {
                 Segment::Word(word) => word == value,
-                Segment::Variable => !value.is_empty(),
+                // An empty name is a bad name, and said to be one; an empty id is no route, as in Zaqar.
+                Segment::Variable => !value.is_empty() || rest.get(1) == Some(&""),
             })
     }
 
@@ -455,7 +456,7 @@ mod tests {
         for path in [
             "/",
             "/v2",
-            "/v2/queues/",
+            "/v2/queues/x/messages/",
             "/v2/queues/x/",
             "/v2/queues/x/messages/1/2",
             "/v3/queues",

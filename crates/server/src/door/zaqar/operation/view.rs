@@ -29,10 +29,10 @@ impl MessageView<'_> {
     }
 
     /// Seconds that it lives in all. A message that lives for ever, which only other doors can make, shows the longest
-    /// time that fits.
+    /// time that fits. One that a claim made live longer began some milliseconds before that claim; they do not count.
     pub(crate) fn ttl(&self) -> u64 {
         match self.seen.expires {
-            Some(expires) => expires.0.saturating_sub(self.seen.enqueued.0).div_ceil(1000),
+            Some(expires) => expires.0.saturating_sub(self.seen.enqueued.0) / 1000,
             None => u64::from(u32::MAX),
         }
     }
