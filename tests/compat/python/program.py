@@ -43,7 +43,10 @@ class Program:
     def start(self):
         """Starts it and waits for its line `ready`."""
         command = [str(path()), "serve", "--data-dir", str(self.directory / "data")]
-        for setting in (f"amqp.listen=127.0.0.1:{self.port}", "metrics.listen=127.0.0.1:0", "queues.listen=", *self.settings):
+        usual = (
+            f"amqp.listen=127.0.0.1:{self.port}", "metrics.listen=127.0.0.1:0", "queues.listen=", "queues.websocket_listen="
+        )
+        for setting in (*usual, *self.settings):
             command += ["--set", setting]
         log = open(self.directory / "log", "ab")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

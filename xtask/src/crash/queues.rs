@@ -27,7 +27,7 @@ use record::{Place, Record, guard};
 const PROJECT: &str = "rig";
 
 /// Settings that the rig needs.
-pub(super) const SETTINGS: [&str; 1] = ["queues.listen=127.0.0.1:0"];
+pub(super) const SETTINGS: [&str; 2] = ["queues.listen=127.0.0.1:0", "queues.websocket_listen="];
 
 /// Whether the door takes subscriptions over HTTP and deliveries may reach this machine. Once it does, the setting that
 /// lets them goes into [`SETTINGS`], and this constant goes away.

@@ -116,8 +116,8 @@ impl Services {
     /// If it does not start.
     pub(super) fn start_ours(&self, settings: &[&str]) -> anyhow::Result<Running> {
         let folder = self.fresh(Service::Ours)?;
-        let mut all = vec!["queues.listen=127.0.0.1:0".to_owned(), "log.level=warn".to_owned()];
-        all.extend(settings.iter().copied().map(str::to_owned));
+        let usual = ["queues.listen=127.0.0.1:0", "queues.websocket_listen=", "log.level=warn"];
+        let all = usual.iter().chain(settings).copied().map(str::to_owned).collect();
         let launch = Launch {
             command: vec![self.ours.clone()],
             data_dir: folder.join("data"),
