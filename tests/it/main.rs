@@ -26,6 +26,7 @@ mod idempotent_publishing;
 mod messages_over_http;
 mod openapi;
 mod permissions;
+mod pools_over_http;
 mod priorities;
 mod publisher_confirms;
 mod queue_commands;

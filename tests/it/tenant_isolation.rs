@@ -27,6 +27,8 @@ fn routes(http: &mut Http, own: &Own) -> Vec<Route> {
             let path = path
                 .replace("{queue_name}", "q")
                 .replace("{topic_name}", "t")
+                .replace("{pool_name}", "none")
+                .replace("{flavor_name}", "none")
                 .replace(
                     "{message_id}",
                     if path.contains("topics") { &own.topic_message } else { &own.message },
@@ -130,7 +132,12 @@ fn as_patch(http: Http, route: &Route) -> Http {
 
 #[test]
 fn no_route_shows_or_changes_what_another_project_has() {
-    let settings = ["queues.admin_mode=true", "queues.policy=open", "queues.signed_url.secret=s"];
+    let settings = [
+        "queues.admin_mode=true",
+        "queues.pooling=true",
+        "queues.policy=open",
+        "queues.signed_url.secret=s",
+    ];
     let Some(program) = Broker::start_own_with(WHY, &settings) else { return };
     let mut own = Http::new(&program);
     let things = furnish(&mut own);
@@ -159,7 +166,11 @@ fn every_route_asks_the_policy_and_nobody_comes_in_without_a_project() {
     let policy = folder.path().join("policy.yaml");
     let reads =
         |rule: &str| ["get", "get_all", "stats"].contains(&rule.rsplit(':').next().unwrap());
-    let Some(first) = Broker::start_own_with(WHY, &["queues.admin_mode=true"]) else { return };
+    let Some(first) =
+        Broker::start_own_with(WHY, &["queues.admin_mode=true", "queues.pooling=true"])
+    else {
+        return;
+    };
     let document = Http::new(&first).get("/openapi.json").json();
     let mut rules: Vec<String> = document["paths"]
         .as_object()
@@ -177,7 +188,8 @@ fn every_route_asks_the_policy_and_nobody_comes_in_without_a_project() {
     std::fs::write(&policy, rules.iter().map(line).collect::<String>()).unwrap();
     drop(first);
     let chosen = format!("queues.policy={}", policy.display());
-    let settings = ["queues.admin_mode=true", &chosen, "queues.signed_url.secret=s"];
+    let settings =
+        ["queues.admin_mode=true", "queues.pooling=true", &chosen, "queues.signed_url.secret=s"];
     let Some(program) = Broker::start_own_with(WHY, &settings) else { return };
     let mut admin = Http::new(&program).with("X-Roles", "admin");
     let things = furnish(&mut admin);

@@ -143,10 +143,10 @@ impl<'a> Walk<'a> {
     fn skip_string(&mut self) {
         self.at += 1;
         loop {
+            self.at += check::plain_run(self.text.as_bytes().get(self.at..).unwrap_or_default());
             match self.peek() {
-                b'"' | 0 => break,
                 b'\\' => self.at += 2,
-                _ => self.at += 1,
+                _ => break,
             }
         }
         self.at += 1;

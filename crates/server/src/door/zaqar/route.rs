@@ -40,6 +40,16 @@ pub enum Operation {
     SubscriptionUpdate,
     SubscriptionDelete,
     SubscriptionConfirm,
+    PoolList,
+    PoolPut,
+    PoolGet,
+    PoolPatch,
+    PoolDelete,
+    FlavorList,
+    FlavorPut,
+    FlavorGet,
+    FlavorPatch,
+    FlavorDelete,
 }
 
 /// The methods that routes have.
@@ -78,6 +88,8 @@ pub enum Offered {
     Version2,
     /// In every version with `queues.admin_mode`.
     Admin,
+    /// In every version with `queues.admin_mode` and `queues.pooling`.
+    Pooling,
 }
 
 /// A parameter of the query.
@@ -126,6 +138,7 @@ const LIMIT: Parameter =
 const DETAILED: Parameter =
     Parameter { name: "detailed", kind: "boolean", about: "Shows everything of each." };
 const PAGE: &[Parameter] = &[MARKER, LIMIT];
+const DEFINITIONS_PAGE: &[Parameter] = &[MARKER, LIMIT, DETAILED];
 const QUEUES_PAGE: &[Parameter] = &[
     MARKER,
     LIMIT,
@@ -215,7 +228,7 @@ impl Route {
 use Method::{
     Delete as DELETE, Get as GET, Head as HEAD, Patch as PATCH, Post as POST, Put as PUT,
 };
-use Offered::{Admin, Version2};
+use Offered::{Admin, Pooling, Version2};
 use Operation as Op;
 use Rule as R;
 
@@ -272,6 +285,17 @@ pub static ROUTES: &[Route] = &[
     route(PUT, "/topics/{topic_name}/subscriptions/{subscription_id}/confirm", Op::SubscriptionConfirm, Some(R::SubscriptionConfirm), "Confirms a subscription, or takes that back.").body("confirm").answers(&[(204, "")]),
     route(GET, "/topics/{topic_name}/messages/{message_id}", Op::MessageGet, Some(R::MessagesGet), "One message.").answers(&[(200, "message")]),
     route(DELETE, "/topics/{topic_name}/messages/{message_id}", Op::MessageDelete, Some(R::MessagesDelete), "Deletes a message.").query(MESSAGE_DELETE).answers(&[(204, "")]),
+
+    route(GET, "/pools", Op::PoolList, Some(R::PoolsGetAll), "Lists pools by name.").query(DEFINITIONS_PAGE).answers(&[(200, "pool_list")]).offered(Pooling),
+    route(PUT, "/pools/{pool_name}", Op::PoolPut, Some(R::PoolsCreate), "Makes a pool, or replaces it.").body("pool").answers(&[(201, "")]).offered(Pooling),
+    route(GET, "/pools/{pool_name}", Op::PoolGet, Some(R::PoolsGet), "One pool.").query(&[DETAILED]).answers(&[(200, "pool_view")]).offered(Pooling),
+    route(PATCH, "/pools/{pool_name}", Op::PoolPatch, Some(R::PoolsUpdate), "Changes a pool.").body("pool_change").answers(&[(200, "pool_view")]).offered(Pooling),
+    route(DELETE, "/pools/{pool_name}", Op::PoolDelete, Some(R::PoolsDelete), "Forgets a pool.").answers(&[(204, "")]).offered(Pooling),
+    route(GET, "/flavors", Op::FlavorList, Some(R::FlavorsGetAll), "Lists flavors by name.").query(DEFINITIONS_PAGE).answers(&[(200, "flavor_list")]).offered(Pooling),
+    route(PUT, "/flavors/{flavor_name}", Op::FlavorPut, Some(R::FlavorsCreate), "Makes a flavor, or replaces it.").body("flavor").answers(&[(201, "")]).offered(Pooling),
+    route(GET, "/flavors/{flavor_name}", Op::FlavorGet, Some(R::FlavorsGet), "One flavor.").query(&[DETAILED]).answers(&[(200, "flavor_view")]).offered(Pooling),
+    route(PATCH, "/flavors/{flavor_name}", Op::FlavorPatch, Some(R::FlavorsUpdate), "Changes a flavor.").body("flavor_change").answers(&[(200, "flavor_view")]).offered(Pooling),
+    route(DELETE, "/flavors/{flavor_name}", Op::FlavorDelete, Some(R::FlavorsDelete), "Forgets a flavor.").answers(&[(204, "")]).offered(Pooling),
 ];
 
 /// A path with its routes.
@@ -331,15 +355,17 @@ pub(crate) struct Router {
 
 impl Router {
     /// A router for what is offered.
-    pub(crate) fn new(version_1_1: bool, admin_mode: bool) -> Self {
+    pub(crate) fn new(version_1_1: bool, admin_mode: bool, pooling: bool) -> Self {
         let mut router = Self { resources: Vec::new() };
-        router.add(Version::V2, |offered| offered != Admin || admin_mode);
+        let is_offered = |offered, version| match offered {
+            Offered::Always => true,
+            Version2 => version == Version::V2,
+            Admin => admin_mode,
+            Pooling => admin_mode && pooling,
+        };
+        router.add(Version::V2, |offered| is_offered(offered, Version::V2));
         if version_1_1 {
-            router.add(Version::V1, |offered| match offered {
-                Offered::Always => true,
-                Version2 => false,
-                Admin => admin_mode,
-            });
+            router.add(Version::V1, |offered| is_offered(offered, Version::V1));
         }
         router
     }
@@ -445,7 +471,7 @@ mod tests {
 
     #[test]
     fn paths_are_matched_segment_by_segment() {
-        let router = Router::new(false, false);
+        let router = Router::new(false, false, false);
 
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(found(&router, "/v2/"), Some(("/", None, None)));
@@ -471,18 +497,20 @@ mod tests {
 
     #[test]
     fn version_1_1_has_what_it_had() {
-        let router = Router::new(true, true);
+        let router = Router::new(true, true, true);
 
         let (queue, _) = router.find("/v1.1/queues/q").unwrap();
         assert_eq!(queue.allow, "DELETE, GET, PUT");
         assert!(router.find("/v1.1/queues/q/share").is_none());
         assert!(router.find("/v1.1/topics").is_none());
         assert!(router.find("/v1.1/health").is_some());
+        assert!(router.find("/v1.1/pools/p").is_some());
+        assert!(Router::new(true, true, false).find("/v2/pools").is_none());
     }
 
     #[test]
     fn methods_of_a_path_are_sorted() {
-        let router = Router::new(false, false);
+        let router = Router::new(false, false, false);
 
         let (queue, _) = router.find("/v2/queues/q").unwrap();
 

@@ -19,8 +19,8 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    pub(super) fn new(version_1_1: bool, admin_mode: bool) -> Self {
-        let home = |version| Bytes::from(home(version, admin_mode).to_string());
+    pub(super) fn new(version_1_1: bool, admin_mode: bool, pooling: bool) -> Self {
+        let home = |version| Bytes::from(home(version, admin_mode, pooling).to_string());
         Self {
             versions: versions(version_1_1).to_string().into(),
             home: home(Version::V2),
@@ -122,7 +122,15 @@ const NEW: [&str; 7] = [
     "rel/subscription_patch",
 ];
 
-fn home(version: Version, admin_mode: bool) -> Value {
+#[rustfmt::skip]
+const ADMIN: &[Relation] = &[
+    ("rel/pools", "/pools{?detailed,limit,marker}", &[DETAILED, ("limit", "param/pool_limit"), MARKER], &["GET"]),
+    ("rel/flavors", "/flavors{?detailed,limit,marker}", &[DETAILED, ("limit", "param/flavor_limit"), MARKER], &["GET"]),
+    ("rel/pool", "/pools/{pool_name}", &[("pool_name", "param/pool_name")], &["GET", "PUT", "PATCH", "DELETE"]),
+    ("rel/flavor", "/flavors/{flavor_name}", &[("flavor_name", "param/flavor_name")], &["GET", "PUT", "PATCH", "DELETE"]),
+];
+
+fn home(version: Version, admin_mode: bool, pooling: bool) -> Value {
     let mut resources = Map::new();
     let old = version == Version::V1;
     for (name, template, variables, methods) in RELATIONS {
@@ -131,6 +139,11 @@ fn home(version: Version, admin_mode: bool) -> Value {
         }
         let methods = if old && *name == "rel/queue" { &["PUT", "DELETE"] } else { *methods };
         resources.insert((*name).to_owned(), resource(version, template, variables, methods));
+    }
+    if admin_mode && pooling {
+        for (name, template, variables, methods) in ADMIN {
+            resources.insert((*name).to_owned(), resource(version, template, variables, methods));
+        }
     }
     if admin_mode {
         let health = json!({
@@ -180,7 +193,7 @@ mod tests {
 
     #[test]
     fn every_relation_of_the_home_document_has_its_routes() {
-        for (name, template, _, methods) in RELATIONS {
+        for (name, template, _, methods) in RELATIONS.iter().chain(ADMIN) {
             let path = template.split("{?").next().unwrap();
             let path = path.replace("subscriptions_id", "subscription_id");
             for method in *methods {

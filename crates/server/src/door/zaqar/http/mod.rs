@@ -6,7 +6,7 @@
 //! | `service` | a request's way: the checks in their order, then the operation |
 //! | `body` | reading bodies, bounded before they are believed |
 //! | `answer` | responses |
-//! | `handle`, `subscription` | from paths, queries and bodies to operations |
+//! | `handle`, `subscription`, `pool` | from paths, queries and bodies to operations |
 //! | `write`, `checksum` | their answers as JSON |
 //! | `home`, `openapi` | what there is, for programs |
 
@@ -17,6 +17,7 @@ mod handle;
 mod home;
 pub mod listener;
 pub mod openapi;
+mod pool;
 mod service;
 mod subscription;
 mod write;

@@ -61,7 +61,7 @@ fn operation(route: &Route) -> Value {
     });
     if let (Some(operation), Some(rule)) = (operation.as_object_mut(), route.rule) {
         operation.insert("x-policy-rule".to_owned(), json!(rule.name()));
-        if route.offered == Offered::Admin {
+        if matches!(route.offered, Offered::Admin | Offered::Pooling) {
             operation.insert("x-admin-mode".to_owned(), json!(true));
         }
         if let Some(schema) = route.body {
@@ -257,7 +257,21 @@ fn requests() -> Schemas {
         "confirm",
         object(&["confirmed"], &json!({"confirmed": {"type": "boolean"}})),
     );
+    put(&mut schemas, "pool", object(&["weight", "uri"], &pool_members()));
+    put(&mut schemas, "pool_change", object(&[], &pool_members()));
+    let pools = json!({"pool_list": {"type": "array", "items": {"type": "string"}}});
+    put(&mut schemas, "flavor", object(&["pool_list"], &pools));
+    put(&mut schemas, "flavor_change", object(&["pool_list"], &pools));
     schemas
+}
+
+fn pool_members() -> Value {
+    json!({
+        "weight": {"type": "integer", "minimum": 0, "maximum": u32::MAX},
+        "uri": {"type": "string", "maxLength": 255},
+        "flavor": {"type": ["string", "null"], "maxLength": 255},
+        "options": {"type": "object"},
+    })
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -389,6 +403,23 @@ fn replies() -> Schemas {
         "subscribed",
         object(&["subscription_id"], &json!({"subscription_id": text})),
     );
+    let mut pool = pool_members();
+    if let Some(pool) = pool.as_object_mut() {
+        pool.extend(["name", "href"].map(|member| (member.to_owned(), text.clone())));
+    }
+    put(&mut schemas, "pool_view", object(&["name", "href", "weight", "uri", "flavor"], &pool));
+    put(&mut schemas, "pool_list", list_of("pools", &of("pool_view")));
+    put(
+        &mut schemas,
+        "flavor_view",
+        object(
+            &["name", "href", "pool_list"],
+            &json!({
+                "name": text, "href": text, "pool_list": texts, "capabilities": texts,
+            }),
+        ),
+    );
+    put(&mut schemas, "flavor_list", list_of("flavors", &of("flavor_view")));
     schemas
 }
 

@@ -45,12 +45,12 @@ pub(super) struct Admitted<'a> {
 
 impl Service {
     pub(super) fn new(operations: Arc<Operations>, gate: Arc<Gate>, admin_mode: bool) -> Self {
-        let version_1_1 = operations.limits().version_1_1;
+        let (version_1_1, pooling) = (operations.limits().version_1_1, operations.limits().pooling);
         Self {
             operations,
             gate,
-            router: Router::new(version_1_1, admin_mode),
-            documents: Documents::new(version_1_1, admin_mode),
+            router: Router::new(version_1_1, admin_mode, pooling),
+            documents: Documents::new(version_1_1, admin_mode, pooling),
         }
     }
 

@@ -305,6 +305,33 @@ pub(super) fn subscriptions(path: &str, page: &SubscriptionsPage) -> Vec<u8> {
     out
 }
 
+/// A page of definitions, written by `list`, with its link.
+pub(super) fn definitions(
+    word: &str,
+    path: &str,
+    last: Option<&str>,
+    limit: u32,
+    detailed: bool,
+    list: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(format!("{{\"{word}\":").as_bytes());
+    list(&mut out);
+    out.extend_from_slice(b",\"links\":");
+    match last {
+        None => out.extend_from_slice(b"[]"),
+        Some(last) => next_link(&mut out, path, |out| {
+            out.extend_from_slice(b"marker=");
+            encode(out, last);
+            out.extend_from_slice(b"&limit=");
+            write::integer(out, limit.into());
+            flag(out, "detailed", detailed);
+        }),
+    }
+    out.push(b'}');
+    out
+}
+
 /// One subscription.
 pub(super) fn one_subscription(view: &SubscriptionView) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);

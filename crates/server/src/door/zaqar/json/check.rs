@@ -222,7 +222,7 @@ impl Checker<'_> {
 }
 
 /// How many bytes at the front are neither quote, backslash nor control character; eight at a time where possible.
-fn plain_run(bytes: &[u8]) -> usize {
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
     let (words, _) = bytes.as_chunks::<8>();

@@ -12,6 +12,7 @@
 //! | `following` | what sockets need of subscriptions |
 //! | `subscriptions`, `confirmation` | who is told what enters a queue, and whether they want to be |
 //! | `encryption` | bodies sealed at rest |
+//! | `pools` | pools and flavors |
 //! | `health` | a round trip, measured |
 //! | `view` | messages as clients of this door see them |
 
@@ -22,6 +23,7 @@ mod following;
 mod health;
 mod messages;
 mod place;
+mod pools;
 mod queues;
 mod subscriptions;
 mod view;
@@ -36,6 +38,7 @@ pub(crate) use claims::{ClaimView, NewClaim};
 pub(crate) use following::Following;
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
 pub(crate) use place::TOPIC_PREFIX;
+pub(crate) use pools::Flavor;
 pub(crate) use queues::{Edge, QueuesPage, QueuesQuery, Stats};
 pub(crate) use subscriptions::{Made, SubscriptionView, SubscriptionsPage, exists};
 pub(crate) use view::{MessageView, write_body};

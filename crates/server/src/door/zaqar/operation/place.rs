@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
-use broker::{Access, BrokerError, Queue};
+use broker::{Access, BrokerError, Kind, Queue};
 use model::Ticket;
 
 use super::{Done, Operations};
@@ -100,6 +100,21 @@ impl Operations {
         family: Family,
         name: &str,
     ) -> Result<Done<(Place, bool)>, Problem> {
+        self.place_or_new_of_flavor(caller, family, name, None)
+    }
+
+    /// As [`Operations::place_or_new`]; if it is made, it lives in a pool of the flavor.
+    ///
+    /// # Errors
+    ///
+    /// As there, and 400 if there is no such flavor.
+    pub(super) fn place_or_new_of_flavor(
+        &self,
+        caller: &Caller,
+        family: Family,
+        name: &str,
+        flavor: Option<&str>,
+    ) -> Result<Done<(Place, bool)>, Problem> {
         let refused =
             |error: &BrokerError| Problem::from_broker(error, "Queue could not be created.");
         let access = match self.access(&caller.project)? {
@@ -116,8 +131,13 @@ impl Operations {
                 ticket: Ticket::NONE,
             });
         }
-        let (queue, made, ticket) =
-            access.ensure_queue(&name, self.now()).map_err(|error| refused(&error))?;
+        let ensured = access.ensure_queue_of_flavor(&name, flavor, self.now());
+        let (queue, made, ticket) = ensured.map_err(|error| match (&error, flavor) {
+            (BrokerError::NotFound { kind: Kind::Flavor, .. }, Some(flavor)) => {
+                Problem::invalid(format!("Flavor {flavor} does not exist"))
+            }
+            _ => refused(&error),
+        })?;
         Ok(Done { answer: (self.place_of(access, queue), made), ticket })
     }
 

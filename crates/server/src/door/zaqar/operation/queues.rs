@@ -9,6 +9,7 @@ use super::place::{prefix, shown_name};
 use super::{Done, Operations};
 use crate::auth::Caller;
 use crate::door::zaqar::identity::{Family, MessageId};
+use crate::door::zaqar::json::Raw;
 use crate::door::zaqar::metadata::{Metadata, Rules};
 use crate::door::zaqar::patch;
 use crate::door::zaqar::problem::Problem;
@@ -84,7 +85,8 @@ impl Operations {
         metadata: &Metadata,
     ) -> Result<Done<bool>, Problem> {
         self.check_metadata(metadata, family)?;
-        let made = self.place_or_new(caller, family, name)?;
+        let flavor = metadata.get("_flavor").filter(|_| self.limits.pooling).and_then(Raw::string);
+        let made = self.place_or_new_of_flavor(caller, family, name, flavor.as_deref())?;
         let (place, is_new) = made.answer;
         if !is_new || metadata == &Metadata::default() {
             return Ok(Done { answer: is_new, ticket: made.ticket });

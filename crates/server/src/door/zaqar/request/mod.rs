@@ -3,6 +3,7 @@
 mod claim;
 mod message;
 mod page;
+mod pool;
 mod purge;
 mod share;
 mod subscription;
@@ -10,6 +11,7 @@ mod subscription;
 pub(crate) use claim::{ClaimTimes, For, read_claim};
 pub(crate) use message::{NewMessage, check_post_size, read_messages};
 pub(crate) use page::{Bound, limit_of};
+pub(crate) use pool::{PoolChange, read_flavor, read_pool, read_pool_change, read_pool_list};
 pub(crate) use purge::{Purge, read_purge};
 pub(crate) use share::read_share;
 pub(crate) use subscription::{
