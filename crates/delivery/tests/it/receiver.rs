@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
     /// Which connection it came over, from zero.
     pub(crate) connection: usize,
+    /// When it was complete.
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -61,6 +64,16 @@ impl Receiver {
             }
         });
         Self { address, received }
+    }
+
+    /// How many requests there are.
+    pub(crate) fn count(&self) -> usize {
+        self.received.lock().unwrap().len()
+    }
+
+    /// All requests, which are forgotten.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut *self.received.lock().unwrap())
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -117,7 +130,7 @@ async fn request(
             if buffer.len() >= end + 4 + length {
                 let body = buffer[end + 4..end + 4 + length].to_vec();
                 buffer.drain(..end + 4 + length);
-                return Some(Received { head, body, connection });
+                return Some(Received { head, body, connection, at: Instant::now() });
             }
         }
         if stream.read_buf(buffer).await.ok()? == 0 {

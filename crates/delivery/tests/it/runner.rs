@@ -21,7 +21,7 @@ fn url(receiver: &Receiver) -> String {
 }
 
 async fn received(receiver: &Receiver, count: usize) {
-    until("messages are received", || receiver.received().len() >= count).await;
+    until("messages are received", || receiver.count() >= count).await;
 }
 
 fn json_of(body: &[u8]) -> Value {
@@ -256,4 +256,40 @@ async fn a_subscription_that_ends_is_not_sent_to_any_more() {
         .unwrap()
         .ok_or(())
         .unwrap_err();
+}
+
+/// The 99th percentile of the time from a post to its arrival, over `rounds` posts to 500 subscribers that answer.
+async fn p99(world: &World, well: &Receiver, rounds: usize) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        world.post("{\"a\": 1}").await;
+        received(well, 500).await;
+        took.extend(well.take().iter().map(|request| request.at.duration_since(begun)));
+    }
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+/// `cargo test -p delivery --profile fast --test it -- --ignored --nocapture half_of`; needs 4096 open files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, for a quiet machine"]
+async fn half_of_the_endpoints_hang_and_the_others_hardly_notice() {
+    let world = World::with_timeout(Duration::from_secs(15));
+    let [well, hanging] =
+        [Receiver::start(|_| status(200)).await, Receiver::start(|_| Answer::Hang).await];
+    for number in 0..500 {
+        world.subscribe(&format!("{}/{number}", url(&well)), &json!({}));
+    }
+    // Connections are made, and everybody has shown what they are.
+    p99(&world, &well, 5).await;
+    let alone = p99(&world, &well, 40).await;
+    for number in 0..500 {
+        world.subscribe(&format!("{}/{number}", url(&hanging)), &json!({}));
+    }
+    let first = p99(&world, &well, 1).await;
+    let beside = p99(&world, &well, 40).await;
+
+    println!("alone {alone:?}, first beside 500 that hang {first:?}, then {beside:?}");
+    assert!(beside <= alone * 2, "p99 {beside:?} is more than twice {alone:?}");
 }

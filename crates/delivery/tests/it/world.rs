@@ -81,7 +81,7 @@ impl World {
             shown_name: delivery::as_it_is,
         };
         let limits =
-            Limits { attempts_max: 256, bytes_max: 16 * 1024 * 1024, per_subscription_max: 4 };
+            Limits { attempts_max: 1024, bytes_max: 16 * 1024 * 1024, per_subscription_max: 4 };
         let runner = Runner::new(Arc::clone(&broker), outputs, defaults, None, limits);
         let counters = runner.counters();
         let mut tasks = JoinSet::new();
