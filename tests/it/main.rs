@@ -42,6 +42,7 @@ mod tenant_isolation;
 mod time_to_live;
 mod token_command;
 mod transactions;
+mod webhooks;
 mod websocket_login;
 mod websocket_notifications;
 mod wire_errors;

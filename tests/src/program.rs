@@ -235,6 +235,8 @@ fn spawn(directory: &Path, listen: &str, settings: &[String]) -> (Child, Receive
     serve.args(["serve", "--data-dir"]).arg(directory.join("data"));
     serve.args(["--set", &format!("amqp.listen={listen}"), "--set", "metrics.listen=127.0.0.1:0"]);
     serve.args(["--set", "queues.listen=127.0.0.1:0", "--set", "queues.websocket_listen="]);
+    // Webhooks of the tests listen on this machine, on any port.
+    serve.args(["--set", "delivery.allow=127.0.0.0/8", "--set", "delivery.ports=1-65535"]);
     for setting in settings {
         serve.args(["--set", setting]);
     }

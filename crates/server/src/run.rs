@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::delivery::Defaults;
 use anyhow::Context as _;
 use broker::{Broker, BrokerError, OpenPool, Quotas, TenantDescription, User, tasks};
 use model::permission::Permissions;
@@ -71,7 +72,7 @@ pub async fn run(
     let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
     let defaults = delivery::defaults(&config.delivery, &config.data_dir)?;
     let gate = open_gate(&config)?;
-    let runner = delivery::runner(&config.delivery, &broker, defaults, gate.as_ref())?;
+    let runner = delivery::runner(&config.delivery, &broker, defaults.clone(), gate.as_ref())?;
     let figures = Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone());
     let figures = Arc::new(figures.with_delivery(runner.counters()));
     let mut serving = JoinSet::new();
@@ -83,7 +84,8 @@ pub async fn run(
     serving.spawn(async move { watching.keep_vigil().await });
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
     listen_amqp(&config, &door, &mut serving, &mut say)?;
-    let queues = listen_queues(&config, &broker, gate, &mut serving, &mut say)?;
+    let queues =
+        listen_queues(&config, &broker, gate.map(|gate| (gate, defaults)), &mut serving, &mut say)?;
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
     say("ready".to_owned());
@@ -269,20 +271,24 @@ fn open_gate(config: &Config) -> anyhow::Result<Option<Arc<Gate>>> {
 fn listen_queues(
     config: &Config,
     broker: &Arc<Broker>,
-    gate: Option<Arc<Gate>>,
+    checked_by: Option<(Arc<Gate>, Defaults)>,
     serving: &mut JoinSet<()>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<Option<QueuesDoor>> {
     let queues = &config.queues;
-    let Some(gate) = gate else { return Ok(None) };
+    let Some((gate, defaults)) = checked_by else { return Ok(None) };
     let named = |name: &'static str, addresses: &[SocketAddr]| -> Vec<_> {
         addresses.iter().map(|address| (name, *address)).collect()
     };
     let addresses = [named("queues", &queues.listen), named("websocket", &queues.websocket_listen)];
     let addresses = addresses.concat();
     let access = &config.queue_access;
-    let operations =
-        Arc::new(Operations::new(Arc::clone(broker), config.queues.clone(), Arc::clone(&gate)));
+    let operations = Arc::new(Operations::new(
+        Arc::clone(broker),
+        config.queues.clone(),
+        Arc::clone(&gate),
+        defaults,
+    ));
     let door = QueuesDoor::new(operations, gate, access.admin_mode);
     for (name, address) in addresses {
         if access.mode == AuthMode::None

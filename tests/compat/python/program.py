@@ -10,6 +10,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 START_SECONDS_MAX = 30
+# Webhooks of the tests listen on this machine, on any port.
+LOOPBACK = ("delivery.allow=127.0.0.0/8", "delivery.ports=1-65535")
 
 
 def path() -> pathlib.Path:
@@ -44,7 +46,7 @@ class Program:
         """Starts it and waits for its line `ready`."""
         command = [str(path()), "serve", "--data-dir", str(self.directory / "data")]
         usual = (
-            f"amqp.listen=127.0.0.1:{self.port}", "metrics.listen=127.0.0.1:0", "queues.listen=", "queues.websocket_listen="
+            f"amqp.listen=127.0.0.1:{self.port}", "metrics.listen=127.0.0.1:0", "queues.listen=", "queues.websocket_listen=", *LOOPBACK
         )
         for setting in (*usual, *self.settings):
             command += ["--set", setting]

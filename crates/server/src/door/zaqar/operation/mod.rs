@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use broker::{Access, Broker};
+use delivery::Defaults;
 use model::{Ticket, Timestamp};
 
 pub(crate) use claims::{ClaimView, NewClaim};
@@ -55,6 +56,8 @@ pub struct Operations {
     limits: Queues,
     /// For what is asked of people who have no other right than to answer.
     gate: Arc<Gate>,
+    /// What subscribers and their options are checked against.
+    delivery: Defaults,
     /// The projects that requests came for lately.
     projects: RwLock<HashMap<Box<str>, Access>>,
     /// The rules of queues without metadata.
@@ -73,9 +76,9 @@ pub(crate) struct Done<T> {
 impl Operations {
     /// The operations on this broker.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, limits: Queues, gate: Arc<Gate>) -> Self {
+    pub fn new(broker: Arc<Broker>, limits: Queues, gate: Arc<Gate>, delivery: Defaults) -> Self {
         let plain = Arc::new(Rules::of(&Metadata::default(), &limits));
-        Self { broker, limits, gate, projects: RwLock::default(), plain }
+        Self { broker, limits, gate, delivery, projects: RwLock::default(), plain }
     }
 
     /// The limits that an operator chose.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broker::{Confirmation, Output, Subscribe, Subscribed, Subscription, Updated};
+use delivery::Undeliverable;
 use model::{SubscriptionId, Ticket, Timestamp};
 
 use super::confirmation;
@@ -62,7 +63,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// 403 if there are as many as there may be, 503.
+    /// 400 if it cannot be delivered to, 403 if there are as many as there may be, 503.
     pub(crate) fn subscribe(
         &self,
         caller: &Caller,
@@ -75,6 +76,7 @@ impl Operations {
         let subscriber = wanted.subscriber.as_deref().unwrap_or_default();
         let options = wanted.options.as_deref().unwrap_or("{}");
         refuse_trust_without_id(subscriber, options)?;
+        self.check_deliverable(subscriber, options)?;
         let ttl = wanted.ttl.unwrap_or(self.limits.default_subscription_ttl.into());
         let now = self.now();
         let asked = Subscribe {
@@ -157,7 +159,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// 404, 409 if the new subscriber has one in that queue, 503.
+    /// 400 if it cannot be delivered to, 404, 409 if the new subscriber has one in that queue, 503.
     pub(crate) fn update_subscription(
         &self,
         caller: &Caller,
@@ -168,6 +170,9 @@ impl Operations {
     ) -> Result<Done<()>, Problem> {
         let parsed = id.parse().map_err(|_| missing(id))?;
         let access = self.access(&caller.project)?.ok_or_else(|| missing(id))?;
+        // What is not changed was checked before; either is checked beside something that is good.
+        let subscriber = change.subscriber.as_deref().unwrap_or("amqp:/q");
+        self.check_deliverable(subscriber, change.options.as_deref().unwrap_or("{}"))?;
         let change = broker::SubscriptionChange {
             subscriber: change.subscriber.as_deref(),
             ttl_ms: change.ttl.map(|ttl| ttl.saturating_mul(1000)),
@@ -253,6 +258,14 @@ impl Operations {
                 let ticket = access.unsubscribe(&queue, subscription.id, now).map_err(refused)?;
                 last = last.max(ticket);
             }
+        }
+    }
+
+    /// Whether a subscriber may be called, and its options mean something. A mail relay may be configured later.
+    fn check_deliverable(&self, subscriber: &str, options: &str) -> Result<(), Problem> {
+        match self.delivery.check(subscriber, options.as_bytes()) {
+            Ok(()) | Err(Undeliverable::NoMail) => Ok(()),
+            Err(error) => Err(Problem::invalid(error.to_string())),
         }
     }
 

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(refused("{}"), "Missing parameter subscriber in body.");
         assert_eq!(
             refused(r#"{"subscriber": "ftp://a"}"#),
-            "The subscriber type of subscription must be supported in the list ['http', 'https', 'mailto', 'trust+http', 'trust+https']."
+            "The subscriber type of subscription must be supported in the list ['http', 'https', 'mailto', 'trust+http', 'trust+https', 'amqp']."
         );
         assert_eq!(refused(r#"{"subscriber": "http://a", "ttl": "x"}"#), "TTL must be an integer.");
         assert_eq!(
