@@ -26,12 +26,13 @@ use record::{Place, Record, guard};
 /// The project of all requests.
 const PROJECT: &str = "rig";
 
-/// Settings that the rig needs.
-pub(super) const SETTINGS: [&str; 2] = ["queues.listen=127.0.0.1:0", "queues.websocket_listen="];
-
-/// Whether the door takes subscriptions over HTTP and deliveries may reach this machine. Once it does, the setting that
-/// lets them goes into [`SETTINGS`], and this constant goes away.
-const WEBHOOKS: bool = false;
+/// Settings that the rig needs: the door, and deliveries to this machine.
+pub(super) const SETTINGS: [&str; 4] = [
+    "queues.listen=127.0.0.1:0",
+    "queues.websocket_listen=",
+    "delivery.allow=[\"127.0.0.0/8\"]",
+    "delivery.ports=[\"1024-65535\"]",
+];
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,9 +72,7 @@ pub(super) fn run(cycle: &mut Cycle<'_>) -> anyhow::Result<()> {
                 let text = format!("RESURRECTED: queues that were deleted: {left:?}");
                 lock_history(&cycle.history).complain(text);
             }
-            if WEBHOOKS {
-                subscription = Some(subscribe(address, &queues, receiver.port)?);
-            }
+            subscription = Some(subscribe(address, &queues, receiver.port)?);
         }
         let load = Load::start(address, &queues, &record, cycle.random.next());
         cycle.run_for(50, 700);
@@ -87,12 +86,11 @@ pub(super) fn run(cycle: &mut Cycle<'_>) -> anyhow::Result<()> {
     let up = cycle.start()?;
     let address = up.server.queues()?;
     look(address, &queues, &record)?;
-    if let Some(subscription) = subscription {
-        connect(address, 0)
-            .expect(200, "GET", &subscription, &Value::Null)
-            .context("LOST: a subscription whose creation was answered")?;
-        wait_for_notifications(&record);
-    }
+    let subscription = subscription.context("no subscription")?;
+    connect(address, 0)
+        .expect(200, "GET", &subscription, &Value::Null)
+        .context("LOST: a subscription whose creation was answered")?;
+    wait_for_notifications(&record);
     clear(address, &queues)?;
     tell(cycle, &record);
     if cycle.random.one_in(2) {
@@ -106,7 +104,7 @@ pub(super) fn run(cycle: &mut Cycle<'_>) -> anyhow::Result<()> {
 fn tell(cycle: &Cycle<'_>, record: &Mutex<Record>) {
     let mut record = guard(record);
     let mut history = lock_history(&cycle.history);
-    for complaint in record.verdict(WEBHOOKS) {
+    for complaint in record.verdict() {
         history.complain(complaint);
     }
     history.figures.published += record.figures.posted;

@@ -360,10 +360,10 @@ impl Record {
         }
     }
 
-    /// Every complaint, with those of notifications where there was a subscriber.
-    pub(super) fn verdict(&mut self, is_subscribed: bool) -> Vec<String> {
+    /// Every complaint.
+    pub(super) fn verdict(&mut self) -> Vec<String> {
         let missing = self.unnotified();
-        if is_subscribed && missing > 0 {
+        if missing > 0 {
             self.complain(format!(
                 "NOT NOTIFIED: {missing} stored messages never reached the webhook"
             ));
@@ -394,7 +394,7 @@ mod tests {
 
         record.left(Place::Worked, &[sight(1)]);
 
-        assert_eq!(record.verdict(true), ["LOST in worked: 2"]);
+        assert_eq!(record.verdict(), ["LOST in worked: 2"]);
     }
 
     #[test]
@@ -402,10 +402,10 @@ mod tests {
         let mut record = Record::default();
         record.posting(Place::Worked, &[1, 2]);
         record.left(Place::Worked, &[]);
-        assert!(record.verdict(true).is_empty());
+        assert!(record.verdict().is_empty());
 
         record.left(Place::Worked, &[sight(1)]);
-        assert_eq!(record.verdict(true), ["LOST in worked: 2"]);
+        assert_eq!(record.verdict(), ["LOST in worked: 2"]);
     }
 
     #[test]
@@ -413,14 +413,11 @@ mod tests {
         let mut record = posted(&[1]);
         record.deleting(&[1]);
         record.left(Place::Worked, &[sight(1)]);
-        assert!(
-            record.verdict(true).is_empty(),
-            "a deletion without an answer may not have happened"
-        );
+        assert!(record.verdict().is_empty(), "a deletion without an answer may not have happened");
 
         record.deleted(&[1]);
         record.left(Place::Worked, &[sight(1)]);
-        assert_eq!(record.verdict(true), ["RESURRECTED in worked: 1"]);
+        assert_eq!(record.verdict(), ["RESURRECTED in worked: 1"]);
     }
 
     #[test]
@@ -429,10 +426,10 @@ mod tests {
         let first = record.claimed("a".to_owned(), &[sight(1)]);
         record.releasing(first);
         record.claimed("b".to_owned(), &[sight(1)]);
-        assert!(record.verdict(true).is_empty());
+        assert!(record.verdict().is_empty());
 
         record.claimed("c".to_owned(), &[sight(1)]);
-        assert_eq!(record.verdict(true), ["GIVEN TWICE: 1 by claim c while b holds it"]);
+        assert_eq!(record.verdict(), ["GIVEN TWICE: 1 by claim c while b holds it"]);
     }
 
     #[test]
@@ -442,9 +439,9 @@ mod tests {
         record.deleted(&[2]);
 
         record.still_claims(claim, Some(vec![sight(1)]));
-        assert!(record.verdict(true).is_empty());
+        assert!(record.verdict().is_empty());
         record.still_claims(claim, None);
-        assert_eq!(record.verdict(true), ["CLAIM LOST: a does not hold 1 any more"]);
+        assert_eq!(record.verdict(), ["CLAIM LOST: a does not hold 1 any more"]);
     }
 
     #[test]
