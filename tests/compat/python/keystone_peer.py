@@ -5,7 +5,7 @@ so that only the first start is slow: user `admin`, password `secret`, project `
 `listening identity ADDRESS` and `ready`.
 
     python3 -m venv ENV && ENV/bin/pip install -r keystone-requirements.txt
-    ENV/bin/python keystone_peer.py FOLDER
+    ENV/bin/python keystone_peer.py FOLDER [--port PORT]
 """
 
 import argparse
@@ -40,7 +40,9 @@ def main():
     """Bootstraps what is not there, starts the service, and ends it when told to."""
     arguments = argparse.ArgumentParser(description="real Keystone on SQLite")
     arguments.add_argument("folder", type=pathlib.Path)
-    folder = arguments.parse_args().folder.resolve()
+    arguments.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    arguments = arguments.parse_args()
+    folder = arguments.folder.resolve()
     (folder / ".keystone").mkdir(parents=True, exist_ok=True)
     configuration = folder / ".keystone" / "keystone.conf"
     configuration.write_text(CONFIGURATION.format(folder=folder))
@@ -48,7 +50,8 @@ def main():
     if not (folder / "bootstrapped").exists():
         bootstrap(folder, configuration, environment)
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", arguments.port))
         port = listener.getsockname()[1]
     # Keystone reads the arguments of whatever loads it, so gunicorn must not have any.
     settings = f'bind = "127.0.0.1:{port}"\nwsgi_app = "keystone.wsgi.api:application"\n'

@@ -55,7 +55,7 @@ impl Operations {
             .access
             .claim(place.name(), &request, now)
             .map_err(|error| Problem::from_broker(&error, "Claim could not be created."))?;
-        let page = page(&place, self.opened(&place, claimed.messages)?, now);
+        let page = page(&place, self.opened(&place, claimed.messages), now);
         let answer = (!page.messages.is_empty()).then_some(NewClaim { id: claimed.id, page });
         Ok(Done { answer, ticket: claimed.ticket })
     }
@@ -80,7 +80,7 @@ impl Operations {
         Ok(ClaimView {
             age: now.since(view.since).as_secs(),
             ttl: view.until.since(view.since).as_secs(),
-            page: page(&place, self.opened(&place, view.messages)?, now),
+            page: page(&place, self.opened(&place, view.messages), now),
         })
     }
 

@@ -135,7 +135,7 @@ impl Operations {
             .map_err(|error| Problem::from_broker(&error, "Messages could not be listed."))?;
         page.queue = place.id();
         page.next = found.more_after.or(found.messages.last().map(|last| last.sequence));
-        page.messages = self.opened(&place, found.messages)?;
+        page.messages = self.opened(&place, found.messages);
         Ok(page)
     }
 
@@ -158,7 +158,7 @@ impl Operations {
             .access
             .peek(place.name(), &own_sequences(&place, ids), page.now)
             .map_err(|error| Problem::from_broker(&error, "Message could not be retrieved."))?;
-        page.messages = self.opened(&place, found)?;
+        page.messages = self.opened(&place, found);
         Ok(page)
     }
 
@@ -265,7 +265,7 @@ impl Operations {
             .pop(place.name(), count as usize, page.now)
             .map_err(|error| Problem::from_broker(&error, "Messages could not be popped."))?;
         page.queue = place.id();
-        page.messages = self.opened(&place, popped.messages)?;
+        page.messages = self.opened(&place, popped.messages);
         Ok(Done { answer: page, ticket: popped.ticket })
     }
 }

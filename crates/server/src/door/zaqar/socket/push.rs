@@ -232,7 +232,7 @@ impl Inner {
         let (mut bytes, mut waits_for_pong) = (0, false);
         let mut refused = Vec::new();
         while let Some(outgoing) = self.taken.pop_front() {
-            let (consumer, leased) = match outgoing {
+            let (consumer, mut leased) = match outgoing {
                 Outgoing::Deliver { consumer, leased } => (consumer, leased),
                 Outgoing::Cancelled { consumer } => {
                     self.forget(consumer.id);
@@ -247,7 +247,13 @@ impl Inner {
                 continue;
             };
             waits_for_pong |= attachment.acked_by == AckedBy::Pong;
-            let default_ttl = self.shared.operations.limits().default_message_ttl;
+            let operations = &self.shared.operations;
+            let default_ttl = operations.limits().default_message_ttl;
+            let subscription = &attachment.subscription;
+            let (tenant, queue) = (&subscription.tenant, &subscription.queue);
+            if let Some(opened) = operations.opened_message(tenant, queue, &leased.message) {
+                leased.message = opened;
+            }
             let json = show::notification(attachment, &leased, number, default_ttl);
             let codec = self.codec;
             if let Err(lost) = frames.feed(codec, json).await {
