@@ -36,6 +36,7 @@ mod queues;
 mod queues_over_http;
 mod queues_over_websocket;
 mod resource_limits;
+mod sealed_deliveries;
 mod serve_command;
 mod streams;
 mod subscriptions_over_http;

@@ -1,63 +1,13 @@
 //! Webhooks, by the real program: what is posted is sent, after a kill too, and private networks are out of reach.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use it::{Broker, Http};
+use it::{Broker, Http, PATIENCE, Receiver};
 use serde_json::{Value, json};
 
 const WHY: &str = "sends no webhooks";
 const SUBSCRIPTIONS: &str = "/v2/queues/q/subscriptions";
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A request: its head, and its body as JSON.
-type Request = (String, Value);
-
-/// Answers each request with the next of some statuses, then 200, each on a connection of its own.
-fn receiver(statuses: &'static [u16]) -> (SocketAddr, Receiver<Request>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (sender, requests) = channel();
-    thread::spawn(move || {
-        let mut statuses = statuses.iter();
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let Some(request) = request(&mut stream) else { continue };
-            let status = statuses.next().unwrap_or(&200);
-            let answer =
-                format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            // Whoever was killed does not wait for it.
-            drop(stream.write_all(answer.as_bytes()));
-            if sender.send(request).is_err() {
-                return;
-            }
-        }
-    });
-    (address, requests)
-}
-
-fn request(stream: &mut TcpStream) -> Option<Request> {
-    let mut bytes = Vec::new();
-    loop {
-        let mut some = [0; 4096];
-        let length = stream.read(&mut some).ok().filter(|length| *length > 0)?;
-        bytes.extend_from_slice(&some[..length]);
-        let text = String::from_utf8_lossy(&bytes);
-        if let Some((head, body)) = text.split_once("\r\n\r\n")
-            && let Ok(body) = serde_json::from_str(body)
-        {
-            return Some((head.to_lowercase(), body));
-        }
-    }
-}
-
-fn header<'a>(head: &'a str, name: &str) -> &'a str {
-    let find = |line: &'a str| line.strip_prefix(name)?.strip_prefix(": ");
-    head.lines().find_map(find).unwrap_or_else(|| panic!("{name} is missing: {head}"))
-}
 
 fn subscribe(http: &mut Http, subscriber: &str, options: &Value) {
     let body = json!({"subscriber": subscriber, "options": options}).to_string();
@@ -70,43 +20,58 @@ fn post(http: &mut Http, body: &Value) {
     assert_eq!(http.post("/v2/queues/q/messages", &messages).status, 201);
 }
 
+/// What stands in a queue, as soon as there is something.
+fn found(http: &mut Http, queue: &str) -> Value {
+    let until = Instant::now() + 3 * PATIENCE;
+    loop {
+        // A connection that says nothing for a minute is closed.
+        let mut http = http.again();
+        let found = http.get(&format!("/v2/queues/{queue}/messages?echo=true")).json();
+        if let Some(message) = found["messages"].as_array().and_then(|list| list.first()) {
+            return message["body"].clone();
+        }
+        assert!(Instant::now() < until, "nothing came into {queue}");
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn a_posted_message_is_sent_and_signed() {
     let Some(program) = Broker::start_own(WHY) else { return };
     let mut http = Http::new(&program);
-    let (address, requests) = receiver(&[]);
-    subscribe(&mut http, &format!("http://{address}/hook"), &json!({}));
+    let receiver = Receiver::start([]);
+    subscribe(&mut http, &receiver.url(), &json!({}));
 
     post(&mut http, &json!({"a": 1}));
 
-    let (head, body) = requests.recv_timeout(PATIENCE).unwrap();
-    assert!(head.starts_with("post /hook http/1.1\r\n"), "{head}");
+    let request = receiver.next();
+    assert_eq!(request.line(), "post /hook http/1.1");
     assert_eq!(
-        body,
+        request.body,
         json!({"body": {"a": 1}, "ttl": 300, "queue_name": "q", "Message_Type": "Notification"})
     );
-    assert!(header(&head, "webhook-signature").starts_with("v1,"));
-    header(&head, "webhook-timestamp").parse::<u64>().unwrap();
-    assert_eq!(header(&head, "webhook-id").len(), 4 + 24);
+    assert!(request.header("webhook-signature").starts_with("v1,"));
+    request.header("webhook-timestamp").parse::<u64>().unwrap();
+    assert_eq!(request.header("webhook-id").len(), 4 + 24);
 }
 
 #[test]
 fn what_was_posted_before_a_kill_is_sent_after_it_with_the_same_id() {
     let Some(mut program) = Broker::start_own(WHY) else { return };
     let mut http = Http::new(&program);
-    let (address, requests) = receiver(&[500, 500]);
+    let receiver = Receiver::start([500, 500]);
     let policy =
         json!({"retries_with_no_delay": 0, "minimum_delay": 1, "minimum_delay_retries": 30});
-    subscribe(&mut http, &format!("http://{address}/"), &json!({"_retry_policy": policy}));
+    subscribe(&mut http, &receiver.url(), &json!({"_retry_policy": policy}));
     post(&mut http, &json!("a"));
-    let (first, _) = requests.recv_timeout(PATIENCE).unwrap();
+    let first = receiver.next();
 
     program.restart();
 
     for _ in 0..2 {
-        let (again, body) = requests.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(header(&again, "webhook-id"), header(&first, "webhook-id"));
-        assert_eq!(body["body"], "a");
+        let again = receiver.next();
+        assert_eq!(again.header("webhook-id"), first.header("webhook-id"));
+        assert_eq!(again.body["body"], "a");
     }
 }
 
@@ -114,25 +79,77 @@ fn what_was_posted_before_a_kill_is_sent_after_it_with_the_same_id() {
 fn what_is_given_up_lies_in_the_queue_that_the_subscription_names() {
     let Some(program) = Broker::start_own(WHY) else { return };
     let mut http = Http::new(&program);
-    let (address, requests) = receiver(&[404, 404, 404, 404]);
-    let policy = json!({"minimum_delay": 0, "maximum_delay": 10, "retries_with_no_delay": 0,
-        "minimum_delay_retries": 0, "maximum_delay_retries": 0});
-    let options = json!({"_retry_policy": policy, "dead_letter_queue": "lost"});
-    subscribe(&mut http, &format!("http://{address}/"), &options);
+    let receiver = Receiver::start([404; 4]);
+    let options = json!({"_retry_policy": shortest("linear"), "dead_letter_queue": "lost"});
+    subscribe(&mut http, &receiver.url(), &options);
 
     post(&mut http, &json!({"a": 1}));
 
-    for _ in 0..3 {
-        requests.recv_timeout(PATIENCE).unwrap();
-    }
-    let lost = loop {
-        let found = http.get("/v2/queues/lost/messages?echo=true").json();
-        if let Some(message) = found["messages"].as_array().and_then(|list| list.first()) {
-            break message["body"].clone();
+    assert_eq!(found(&mut http, "lost"), json!({"a": 1}));
+    assert_eq!(receiver.rest().len(), 3);
+}
+
+/// Two retries: after the growing phase's first and second delay.
+fn shortest(function: &str) -> Value {
+    json!({"retry_backoff_function": function, "minimum_delay": 0, "maximum_delay": 10,
+        "retries_with_no_delay": 0, "minimum_delay_retries": 0, "maximum_delay_retries": 0})
+}
+
+#[test]
+fn each_of_zaqars_functions_says_when_to_try_again() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+    let expected = [
+        ("linear", [0, 5]),
+        ("arithmetic", [0, 10]),
+        ("geometric", [1, 10]),
+        ("exponential", [1, 10]),
+    ];
+    let receivers = expected.map(|(function, _)| {
+        let receiver = Receiver::start([500; 3]);
+        let options = json!({"_retry_policy": shortest(function), "dead_letter_queue": function});
+        subscribe(&mut http, &receiver.url(), &options);
+        receiver
+    });
+
+    post(&mut http, &json!({"a": 1}));
+
+    for ((function, delays), receiver) in expected.into_iter().zip(receivers) {
+        assert_eq!(found(&mut http, function), json!({"a": 1}));
+        let times: Vec<Instant> = receiver.rest().iter().map(|request| request.at).collect();
+        assert_eq!(times.len(), 3, "{function}");
+        for (pair, delay) in times.windows(2).zip(delays.map(Duration::from_secs)) {
+            // The server counts from the answer, and in milliseconds. How late it may be the machine decides.
+            let waited = pair[1] - pair[0] + Duration::from_millis(10);
+            assert!(waited >= delay, "{function}: {waited:?} instead of {delay:?}");
+            assert!(waited < delay + Duration::from_secs(5), "{function}: {waited:?}");
         }
-        thread::yield_now();
-    };
-    assert_eq!(lost, json!({"a": 1}));
+    }
+}
+
+#[test]
+fn the_queues_policy_counts_where_the_subscription_has_none_or_somebody_says_so() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+    let mut policy = shortest("linear");
+    policy["ignore_subscription_override"] = json!(true);
+    let metadata = json!({"_retry_policy": policy, "_dead_letter_queue": "lost"});
+    assert_eq!(http.put("/v2/queues/q", &metadata.to_string()).status, 201);
+    let [silent, other] = [json!({}), json!({"_retry_policy": {"retries_with_no_delay": 900}})]
+        .map(|options| {
+            let receiver = Receiver::start([500; 900]);
+            subscribe(&mut http, &receiver.url(), &options);
+            receiver
+        });
+
+    post(&mut http, &json!("a"));
+
+    for receiver in [silent, other] {
+        for _ in 0..3 {
+            drop(receiver.next());
+        }
+    }
+    assert_eq!(found(&mut http, "lost"), "a");
 }
 
 #[test]

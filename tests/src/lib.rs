@@ -8,6 +8,7 @@
 //! | [`program`] | starts, kills and restarts `posthouse serve` |
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
 //! | [`http`] | an HTTP client for the queue service |
+//! | [`receiver`] | a receiver of webhooks |
 //! | [`frame`] | frames and the arguments of methods, octet by octet |
 //! | [`value`] | field tables |
 //! | [`message`] | properties and received messages |
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod http;
 pub mod message;
 pub mod program;
+pub mod receiver;
 pub mod socket;
 pub mod value;
 
@@ -37,6 +39,7 @@ pub use connection::{Close, Connection, Login};
 pub use http::{Http, Reply};
 pub use message::{Message, Properties};
 pub use program::Program;
+pub use receiver::{Receiver, Webhook};
 pub use value::Value;
 
 /// The longest that anything may take before a test gives up; generous, because test machines are busy.

@@ -112,6 +112,8 @@ pub struct PassOn<'a> {
     pub routing_key: &'a str,
     /// Encoded properties that it has from now on.
     pub properties: &'a [u8],
+    /// The body that it has from now on; the message's own if it stays as it is.
+    pub body: Option<&'a [u8]>,
     /// Time to live in the queues that it reaches.
     pub ttl_ms: Option<u64>,
 }
@@ -209,7 +211,8 @@ impl Broker {
                     let to: Vec<_> = RouteTarget::with_followers(grave, false).collect();
                     let reason = Reason::DeliveryLimit;
                     let old = &leased.message;
-                    let message = readdressed(old, Arc::clone(&old.address), properties);
+                    let address = Arc::clone(&old.address);
+                    let message = rewritten(old, address, properties, old.body());
                     let (message, _) =
                         with_history(follower, &message, reason, ("", Some(name)), now);
                     let copy = enqueue(message, &to, None, now, &self.sweeper);
@@ -243,7 +246,9 @@ impl Broker {
             return Ok(None);
         }
         let address = Address { exchange: to.exchange.into(), routing_key: to.routing_key.into() };
-        let message = readdressed(&leased.message, Arc::new(address), to.properties);
+        let old = &leased.message;
+        let body = to.body.unwrap_or_else(|| old.body());
+        let message = rewritten(old, Arc::new(address), to.properties, body);
         let follower = subscription.follower();
         let copy = enqueue(message, &reached, to.ttl_ms, now, &self.sweeper);
         let changes = vec![
@@ -341,8 +346,8 @@ impl Broker {
 }
 
 /// The same message with other properties, on its way to somewhere else.
-fn readdressed(message: &Message, address: Arc<Address>, properties: &[u8]) -> Message {
-    Message::new(address, properties, message.body(), message.persistent, message.priority)
+fn rewritten(old: &Message, address: Arc<Address>, properties: &[u8], body: &[u8]) -> Message {
+    Message::new(address, properties, body, old.persistent, old.priority)
 }
 
 fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {

@@ -131,15 +131,30 @@ impl Letter {
         })
     }
 
-    /// Properties of the message as it is passed on to an exchange.
-    pub(crate) fn passed_on(&self) -> Result<Vec<u8>, LetterError> {
+    /// Properties of the message as it is passed on to an exchange, and its body in the clear if it is kept otherwise: who
+    /// consumes behind the exchange has no keys.
+    pub(crate) fn passed_on(&self) -> Result<(Vec<u8>, Option<&[u8]>), LetterError> {
         let mut headers = headers(&self.message);
         let hops = headers.get(HOPS).and_then(Value::as_i64).unwrap_or(0);
         if hops >= HOPS_MAX {
             return Err(LetterError::Circle);
         }
         headers.insert(HOPS, Value::I64(hops + 1));
-        Ok(with_headers(&self.message, &headers))
+        let properties = with_headers(&self.message, &headers);
+        match &self.opened {
+            None => Ok((properties, None)),
+            Some(opened) => Ok((self.unsealed(&properties)?, Some(opened))),
+        }
+    }
+
+    /// The same properties with the type of what was sealed.
+    fn unsealed(&self, properties: &[u8]) -> Result<Vec<u8>, LetterError> {
+        let unreadable = || LetterError::Sealed("its properties are unreadable".to_owned());
+        let known = Properties::decode(properties).map_err(|_| unreadable())?;
+        let mut encoded = Vec::with_capacity(properties.len());
+        let known = Properties { content_type: self.content_type(), ..known };
+        known.encode(&mut encoded).map_err(|_| unreadable())?;
+        Ok(encoded)
     }
 }
 

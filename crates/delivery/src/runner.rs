@@ -20,7 +20,7 @@ use model::{SubscriptionId, Timestamp};
 use store::Leased;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::attempt::{Attempt, Failure, Outcome};
+use crate::attempt::{Attempt, Blame, Failure, Outcome};
 use crate::counters::Counters;
 use crate::letter::{Letter, LetterError, Obituary, Opener, ttl_ms};
 use crate::limit::{Endpoint, Place, Places, Standing, Verdict};
@@ -296,15 +296,14 @@ impl Runner {
             self.give_up(subscription, leased, reason, now);
             return;
         }
-        let letter = match Letter::open(
-            &leased,
-            subscription,
-            self.opener.as_deref(),
-            self.defaults.shown_name,
-        ) {
+        let opener = self.opener.as_deref();
+        let letter = match Letter::open(&leased, subscription, opener, self.defaults.shown_name) {
             Ok(letter) => letter,
             Err(error) => {
-                self.give_up(subscription, leased, &error.to_string(), now);
+                // The key may be back after the next restart.
+                let (reason, blame) = (error.to_string(), Blame::Message);
+                let failure = Failure { reason, blame, retry_after: None };
+                self.fail(subscription, leased, &failure, now);
                 return;
             }
         };
@@ -443,9 +442,9 @@ impl Runner {
         if let Some(known) = self.known.get_mut(&subscription.id) {
             known.endpoint.begin();
         }
-        let passed = letter.passed_on().map(|properties| {
+        let passed = letter.passed_on().map(|(properties, body)| {
             let ttl_ms = ttl_ms(&leased.message);
-            let to = PassOn { exchange, routing_key, properties: &properties, ttl_ms };
+            let to = PassOn { exchange, routing_key, properties: &properties, body, ttl_ms };
             self.broker.pass_on(subscription, &leased, &to, now)
         });
         let outcome = match passed {

@@ -5,12 +5,9 @@ import email
 import email.policy
 import hashlib
 import hmac
-import http.server
 import json
 import queue as queues
 import ssl
-import threading
-import time
 import uuid
 
 import pika
@@ -21,10 +18,11 @@ from conftest import FOREIGN, FOREIGN_QUEUES
 from standardwebhooks import Webhook
 from test_tls import Certificates
 
-from program import Program
+from program import Program, eventually
 from queue_service import Caller, QueueService
+from receiver import Receiver
 
-SECONDS_MAX = 30
+SECONDS_MAX = 60
 SERVER_SECRET = b"0123456789abcdef0123456789abcdef"
 SETTINGS = (
     "queues.listen=127.0.0.1:0",
@@ -34,33 +32,7 @@ SETTINGS = (
 if FOREIGN or FOREIGN_QUEUES:
     pytest.skip("delivery is ours", allow_module_level=True)
 
-
-class Receiver:
-    """An HTTP server that keeps what it is sent and answers with one status after the other."""
-
-    def __init__(self, *statuses):
-        received, statuses = queues.Queue(), list(statuses)
-        self.received = received
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                received.put((dict(self.headers), body))
-                self.send_response(statuses.pop(0) if statuses else 200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def next(self):
-        return self.received.get(timeout=SECONDS_MAX)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Mailbox:
@@ -175,10 +147,7 @@ def test_what_is_given_up_can_be_consumed_from_the_dead_letter_queue(deliver, qu
 
     caller.post_bodies(queue, {"a": 1})
 
-    deadline = time.monotonic() + SECONDS_MAX
-    while not (lost := caller.bodies("/v2/queues/lost")):
-        assert time.monotonic() < deadline
-    assert lost == [{"a": 1}]
+    assert eventually(lambda: caller.bodies("/v2/queues/lost"), SECONDS_MAX, "the dead letter") == [{"a": 1}]
 
 
 def test_an_exchange_subscribes_and_pika_consumes(deliver, queue):
@@ -234,6 +203,19 @@ def test_a_message_becomes_a_mail(deliver, mail, queue):
     assert (message["subject"], message["from"], message["to"]) == ("Grüße", "me@example.org", "ann@example.com")
     assert json.loads(message.get_content())["body"] == {"text": "x" * 300 + "grün"}
     assert max(len(line) for line in envelope.content.split(b"\r\n")) <= 78
+
+
+def test_a_mail_of_an_encrypted_queue_is_in_the_clear(deliver, mail, queue):
+    mailbox, port = mail()
+    keys = "k1:" + base64.b64encode(bytes(32)).decode()
+    _, caller = deliver(*relay(port, "encryption=none"), f"queues.encryption.keys={keys}")
+    assert caller.put(queue, {"_enable_encrypt_messages": True}).status_code == 201
+    subscribe(caller, queue, "mailto:ann@example.com")
+
+    caller.post_bodies(queue, {"said": "canary"})
+
+    _, message = mailbox.next()
+    assert json.loads(message.get_content())["body"] == {"said": "canary"}
 
 
 def test_nothing_in_a_message_becomes_a_header_a_command_or_a_mail(deliver, mail, queue):

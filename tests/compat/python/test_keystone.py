@@ -1,5 +1,6 @@
 """The queue service with tokens of a real Keystone (PyPI): who gets in, who does not, and when that ends."""
 
+import base64
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ from keystoneauth1.identity import v3
 from keystoneclient.v3 import client
 
 from program import Program, eventually
+from receiver import Receiver
 
 PEER = pathlib.Path(__file__).with_name("keystone_peer.py")
 PYTHON = os.environ.get("POSTHOUSE_TEST_KEYSTONE")
@@ -88,6 +90,17 @@ class Keystone:
     def token(self, user, project):
         return self.password(user, project).get_token(session.Session())
 
+    def trust(self, user, project, role):
+        """A trust by which the user lets the queue service act for them."""
+        auth = self.password(user, project)
+        own = client.Client(session=session.Session(auth=auth), endpoint_override=self.url)
+        (trustee,) = [each for each in self.admin().users.list() if each.name == "posthouse"]
+        made = own.trusts.create(
+            trustee_user=trustee.id, trustor_user=auth.get_user_id(own.session), project=self.projects[project],
+            role_names=[role], impersonation=True,
+        )
+        return made.id
+
     def revoke(self, token):
         self.admin().tokens.revoke_token(token)
 
@@ -149,6 +162,8 @@ def service(keystone, tmp_path_factory):
         "queues.keystone.project": "service",
         "queues.keystone.project_domain": "tests",
         "queues.keystone.timeout": "20s",
+        "queues.encryption.keys": "k1:" + base64.b64encode(bytes(32)).decode(),
+        "delivery.trust_hosts": '["127.0.0.1"]',
     }
     program = Program(folder, [f"{key}={value}" for key, value in settings.items()])
     yield Service(program)
@@ -201,6 +216,22 @@ def test_roles_come_from_the_token(keystone, service):
     assert service.status("GET", "/v2/health", boss) == 200
     assert service.status("GET", "/v2/health", rita) == 403
     assert service.status("GET", "/v2/health", rita, headers={"X-Roles": "admin"}) == 403
+
+
+def test_a_trust_subscriber_gets_plain_text_and_a_token_of_the_trust(keystone, service):
+    alice, receiver = keystone.token("alice", "blue"), Receiver()
+    assert service.status("PUT", "/v2/queues/sealed", alice, {"_enable_encrypt_messages": True}) == 201
+    trust = keystone.trust("alice", "blue", "member")
+    subscriber = {"subscriber": f"trust+{receiver.url}", "options": {"trust_id": trust}}
+    assert service.status("POST", "/v2/queues/sealed/subscriptions", alice, subscriber) == 201
+
+    posted = {"messages": [{"body": {"said": "canary"}, "ttl": 300}]}
+    assert service.status("POST", "/v2/queues/sealed/messages", alice, posted) == 201
+
+    headers, body = receiver.next()
+    assert json.loads(body)["body"] == {"said": "canary"}
+    token = keystone.admin().tokens.validate(headers["x-auth-token"])
+    assert (token.username, token.project_id, token.trust_id) == ("alice", keystone.projects["blue"], trust)
 
 
 def test_a_revoked_token_is_refused_within_15_seconds(keystone, service):

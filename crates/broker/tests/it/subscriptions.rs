@@ -237,6 +237,7 @@ fn a_message_can_be_passed_on_to_an_exchange_of_its_tenant() {
         exchange: "",
         routing_key,
         properties: &changed,
+        body: None,
         ttl_ms: Some(1000),
     };
 

@@ -1,0 +1,105 @@
+//! A receiver of webhooks that keeps what it gets and answers as it is told.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::PATIENCE;
+
+/// A receiver on a port of its own, until it is dropped.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    requests: mpsc::Receiver<Webhook>,
+}
+
+/// What a receiver got.
+#[derive(Debug)]
+pub struct Webhook {
+    /// When it was all there.
+    pub at: Instant,
+    /// Its body.
+    pub body: Value,
+    head: String,
+}
+
+impl Receiver {
+    /// Answers each request with the next of some statuses, then 200, each on a connection of its own.
+    #[must_use]
+    pub fn start(statuses: impl IntoIterator<Item = u16> + Send + 'static) -> Self {
+        let statuses: Vec<u16> = statuses.into_iter().collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, requests) = mpsc::channel();
+        thread::spawn(move || {
+            let mut statuses = statuses.into_iter();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let Some(request) = read(&mut stream) else { continue };
+                let status = statuses.next().unwrap_or(200);
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                // Whoever was killed does not wait for it.
+                drop(stream.write_all(answer.as_bytes()));
+                if sender.send(request).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// What comes next.
+    #[must_use]
+    pub fn next(&self) -> Webhook {
+        self.requests.recv_timeout(3 * PATIENCE).expect("no request came")
+    }
+
+    /// What has come and was not asked for yet.
+    #[must_use]
+    pub fn rest(&self) -> Vec<Webhook> {
+        self.requests.try_iter().collect()
+    }
+}
+
+impl Webhook {
+    /// A header, in lower case like its name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_else(|| panic!("{name} is missing: {}", self.head))
+    }
+
+    /// The request's first line, in lower case.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+}
+
+fn read(stream: &mut TcpStream) -> Option<Webhook> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut some = [0; 4096];
+        let length = stream.read(&mut some).ok().filter(|length| *length > 0)?;
+        bytes.extend_from_slice(&some[..length]);
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str(body)
+        {
+            return Some(Webhook { at: Instant::now(), body, head: head.to_lowercase() });
+        }
+    }
+}
