@@ -21,6 +21,7 @@ use crate::queue::{ConnectionId, Queue};
 use crate::quotas::{Held, Quotas};
 use crate::reply::ReplyConsumers;
 use crate::route_cache::RouteTarget;
+use crate::stall::Stalls;
 use crate::subscriptions::Register;
 use crate::sweeper::Alarm;
 use crate::tenant::Tenant;
@@ -47,6 +48,7 @@ pub struct Broker {
     /// Those that have news for whoever delivers.
     pub(crate) feed: Feed,
     pub(crate) sweeper: Alarm,
+    pub(crate) stalls: Stalls,
     pub(crate) next_id: AtomicU64,
     /// Keyed by the operating system, so that its output cannot be foreseen.
     pub(crate) secret: std::hash::RandomState,
@@ -82,6 +84,7 @@ impl Broker {
             subscriptions: Register::default(),
             feed: Feed::default(),
             sweeper: Alarm::default(),
+            stalls: Stalls::default(),
             next_id: AtomicU64::new(1),
             secret: std::hash::RandomState::new(),
             next_queue: AtomicU64::new(1),

@@ -235,14 +235,23 @@ impl Access {
         let broker = &self.inner.broker;
         let result = broker.bury(queue, message, reason, now).and_then(|buried| {
             let Some(Grave { message, to, .. }) = buried else { return Ok(()) };
-            broker.count_dead(reason);
             let changes = vec![enqueue(message, &to, None, now, &broker.sweeper)];
             broker.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+            broker.count_dead(reason);
             broker.follow_up(to, now, 0);
             Ok(())
         });
-        if let Err(error) = result {
-            tracing::warn!(queue = %queue.name, %error, "cannot dead-letter a refused message");
+        let stall = &broker.stalls.refused;
+        match result {
+            Ok(()) if stall.went_on() => {
+                tracing::info!(queue = %queue.name, "refused messages are dead-lettered again");
+            }
+            Ok(()) => {}
+            Err(error) if stall.failed(now) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(queue = %queue.name, error, "cannot dead-letter refused messages");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -44,8 +44,14 @@ impl Broker {
                 lease.messages.iter().map(|leased| (leased.sequence, leased.sequence)).collect();
             if let Err(error) = self.route_delayed(waiting, lease.messages, now) {
                 self.try_later(waiting, sequences, now);
-                tracing::warn!(exchange = %waiting.name, %error, "delayed messages wait on");
+                if self.stalls.delayed.failed(now) {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(exchange = %waiting.name, error, "delayed messages wait on");
+                }
                 return;
+            }
+            if self.stalls.delayed.went_on() {
+                tracing::info!(exchange = %waiting.name, "delayed messages are routed again");
             }
             if !lease.more {
                 return;

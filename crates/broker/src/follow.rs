@@ -304,11 +304,16 @@ impl Broker {
         let receipt = match self.pool.commit(Commit { changes, now, handout }).now() {
             Ok(receipt) => {
                 given_up.iter().for_each(|_| self.count_dead(Reason::DeliveryLimit));
+                if !given_up.is_empty() && self.stalls.given_up.went_on() {
+                    tracing::info!(queue = %follower.name, "deliveries are given up again");
+                }
                 self.follow_up(reached, now, 0);
                 receipt
             }
             Err(error) if error.retryable() && !given_up.is_empty() => {
-                tracing::warn!(queue = %follower.name, %error, "given up deliveries wait on");
+                if self.stalls.given_up.failed(now) {
+                    tracing::warn!(queue = %follower.name, %error, "given up deliveries wait on");
+                }
                 let later = Some(self.a_little_later(now));
                 let back = Settlement::Release { not_before: later, counted: false };
                 let changes = plain.into_iter().chain(ended(back)).collect();

@@ -85,6 +85,12 @@ impl Hop {
         changes
     }
 
+    /// Whether it puts messages into queues, which needs space.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.copied > 0
+    }
+
     /// The changes that need no space, with `moved` as the end of what would have moved.
     fn without_copies(&self, moved: Settlement) -> Vec<Change> {
         let counted = self.counted;
@@ -261,11 +267,17 @@ impl Broker {
         let changes = hop.changes();
         if !changes.is_empty() {
             // What only returns or goes may be handed out at once.
-            let handout = if hop.copied == 0 { Handout::AtOnce } else { Handout::WhenDurable };
+            let handout = if hop.moves() { Handout::WhenDurable } else { Handout::AtOnce };
             match self.pool.commit(Commit { changes, now, handout }).now() {
-                Ok(_) => {}
+                Ok(_) => {
+                    if hop.moves() && self.stalls.dead_letters.went_on() {
+                        tracing::info!("dead letters move again");
+                    }
+                }
                 Err(error) if error.retryable() => {
-                    tracing::warn!(%error, "dead letters wait on");
+                    if self.stalls.dead_letters.failed(now) {
+                        tracing::warn!(%error, "dead letters wait on");
+                    }
                     self.postpone(&mut hop, now)?;
                 }
                 Err(error) => return Err(error.into()),

@@ -19,6 +19,7 @@
 //! | `hop` | leases that end and messages that move, as one commit |
 //! | `delay` | delayed exchanges |
 //! | `quotas` | what tenants and users may have at most |
+//! | `stall` | says once that something cannot go on |
 //! | `sweeper` | what time has made ready |
 //! | `stream` | queues that are read without taking |
 //! | `reply` | direct replies |
@@ -58,6 +59,7 @@ mod reply;
 mod route_cache;
 mod service;
 mod settle;
+mod stall;
 mod stream;
 mod subscribe;
 mod subscriptions;
