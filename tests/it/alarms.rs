@@ -28,6 +28,23 @@ fn a_publisher_is_told_once_and_its_messages_wait() {
 }
 
 #[test]
+fn a_publisher_in_a_transaction_is_told_and_its_commit_waits() {
+    let Some(program) = Broker::start_own_with(WHY, &ALWAYS) else { return };
+    let publisher = Connection::open(program.address, &Login::default()).unwrap();
+    let channel = publisher.channel();
+    channel.declare_queue("q", [false; 4], &[]).unwrap();
+    channel.transaction(10).unwrap();
+    publisher.listen(Duration::from_millis(50)).unwrap();
+
+    channel.send("q", "waits");
+
+    let blocked = publisher.next_event(PATIENCE).expect("connection.blocked");
+    assert_eq!(blocked.id, (10, 60));
+    publisher.send(&it::frame::method(channel.number, 90, 20, &it::frame::Args::default()));
+    assert!(channel.next_event(SILENCE).is_none(), "nothing more is read");
+}
+
+#[test]
 fn who_only_consumes_hears_nothing_and_goes_on() {
     let Some(program) = Broker::start_own_with(WHY, &ALWAYS) else { return };
     let consumer = Connection::open(program.address, &Login::default()).unwrap();

@@ -21,6 +21,7 @@ mod durability;
 mod encryption_at_rest;
 mod exchanges;
 mod floods;
+mod full_disk;
 mod handshake;
 mod http_requests;
 mod idempotent_publishing;

@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`program`] | starts, kills and restarts `posthouse serve` |
+//! | [`disk`] | a disk that can be filled |
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
 //! | [`http`] | an HTTP client for the queue service |
 //! | [`receiver`] | a receiver of webhooks |
@@ -25,6 +26,7 @@
 pub mod broker;
 pub mod channel;
 pub mod connection;
+pub mod disk;
 pub mod frame;
 pub mod http;
 pub mod message;
@@ -36,6 +38,7 @@ pub mod value;
 pub use broker::Broker;
 pub use channel::{Channel, Confirm, Declared};
 pub use connection::{Close, Connection, Login};
+pub use disk::SmallDisk;
 pub use http::{Http, Reply};
 pub use message::{Message, Properties};
 pub use program::Program;

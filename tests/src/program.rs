@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, SmallDisk};
 
 /// One `posthouse serve`; its directory lives as long as this value, over restarts too.
 #[derive(Debug)]
@@ -49,7 +49,24 @@ impl Program {
     /// If it ends or stays silent instead.
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_in(TempDir::new().expect("a temporary directory"), settings)
+    }
+
+    /// Starts it with its data on a disk that exists longer than it.
+    ///
+    /// # Panics
+    ///
+    /// If it ends or stays silent instead.
+    #[must_use]
+    pub fn start_on(disk: &SmallDisk, settings: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
+        let data = disk.path().join("data");
+        std::fs::create_dir(&data).expect("a folder");
+        std::os::unix::fs::symlink(data, directory.path().join("data")).expect("a link");
+        Self::start_in(directory, settings)
+    }
+
+    fn start_in(directory: TempDir, settings: &[&str]) -> Self {
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let (process, lines) = spawn(directory.path(), "127.0.0.1:0", &settings);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -10,6 +10,9 @@ use super::wire::{BODY, Frame, HEADER, METHOD, Reader, Value, Writer, id, messag
 /// How long an answer may take before the server counts as hung.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long the answer to somebody may take whom the server told to wait: longer than the rig keeps any disk full.
+const BLOCKED_FOR_MAX: Duration = Duration::from_secs(60);
+
 /// The only channel.
 const CHANNEL: u16 = 1;
 
@@ -83,6 +86,8 @@ pub(crate) struct Client {
     frame_max: usize,
     out: Writer,
     events: VecDeque<Event>,
+    /// The server said that it reads nothing for now.
+    is_blocked: bool,
     /// A message whose content is still coming.
     partial: Option<Partial>,
 }
@@ -113,6 +118,7 @@ impl Client {
             frame_max: 131_072,
             out: Writer(b"AMQP\0\0\x09\x01".to_vec()),
             events: VecDeque::new(),
+            is_blocked: false,
             partial: None,
         };
         client.answer(id(10, 10), "connection.start")?;
@@ -141,12 +147,14 @@ impl Client {
         Ok(client)
     }
 
-    /// Opens the channel again after the server closed it.
+    /// Opens the channel again after the server closed it. What came on the old one and was not looked at is forgotten.
     ///
     /// # Errors
     ///
     /// See [`Broken`].
     pub(crate) fn reopen(&mut self) -> Result<(), Broken> {
+        self.events.retain(|event| matches!(event, Event::Blocked(_)));
+        self.partial = None;
         self.out.frame(METHOD, CHANNEL, |out| {
             out.u32(id(20, 41));
         });
@@ -363,7 +371,7 @@ impl Client {
 
     fn answer(&mut self, wanted: u32, name: &'static str) -> Result<Vec<u8>, Broken> {
         self.flush()?;
-        let deadline = Instant::now() + ANSWER_WITHIN;
+        let asked = Instant::now();
         loop {
             while let Some(frame) = self.next_frame()? {
                 match self.handle(&frame)? {
@@ -376,7 +384,8 @@ impl Client {
                     None => {}
                 }
             }
-            if !self.fill(deadline)? {
+            let within = if self.is_blocked { BLOCKED_FOR_MAX } else { ANSWER_WITHIN };
+            if !self.fill(asked + within)? {
                 return Err(Broken::Silent(name));
             }
         }
@@ -430,8 +439,10 @@ impl Client {
                     multiple: args.u8()? & 1 == 1,
                     positive: method == id(60, 80),
                 },
-                _ if method == id(10, 60) => Event::Blocked(true),
-                _ if method == id(10, 61) => Event::Blocked(false),
+                _ if method == id(10, 60) || method == id(10, 61) => {
+                    self.is_blocked = method == id(10, 60);
+                    Event::Blocked(self.is_blocked)
+                }
                 _ if method == id(60, 30) => Event::Cancelled,
                 _ => return Some(false),
             };

@@ -99,6 +99,8 @@ struct Transaction {
     taken: Vec<MessageId>,
     put: Vec<MessageId>,
     committed: bool,
+    /// The broker said that nothing of it happened.
+    refused: bool,
     /// How many of `taken` came again.
     returned: usize,
 }
@@ -109,6 +111,13 @@ pub(crate) struct Session {
     number: u64,
     queue: QueueIndex,
     last: HashMap<u64, MessageId>,
+}
+
+impl Session {
+    /// The queue that is consumed.
+    pub(crate) fn queue(&self) -> QueueIndex {
+        self.queue
+    }
 }
 
 /// Figures of a campaign.
@@ -380,7 +389,8 @@ impl History {
             self.settle(queue, *id, Settled::InDoubt(number));
         }
         let (taken, put) = (taken.to_vec(), put.to_vec());
-        self.transactions.push(Transaction { taken, put, committed: false, returned: 0 });
+        let (committed, refused) = (false, false);
+        self.transactions.push(Transaction { taken, put, committed, refused, returned: 0 });
         number
     }
 
@@ -398,6 +408,17 @@ impl History {
         }
         for id in put {
             self.confirmed(id);
+        }
+    }
+
+    /// The broker has refused a commit: its messages must come again, and what it put must never come.
+    pub(crate) fn commit_refused(&mut self, number: usize) {
+        self.ledger.note(format_args!("commit-refused {number}"));
+        self.commits_open = self.commits_open.saturating_sub(1);
+        let Some(transaction) = self.transactions.get_mut(number) else { return };
+        transaction.refused = true;
+        for id in transaction.put.clone() {
+            self.refused(id);
         }
     }
 
@@ -507,14 +528,14 @@ impl History {
         }
     }
 
-    /// A transaction without an answer happened as a whole or not at all.
+    /// A transaction without an answer happened as a whole or not at all; one that was refused did not happen.
     fn check_transactions(&mut self) {
         let mut torn = Vec::new();
         for (number, transaction) in self.transactions.iter().enumerate() {
             let all = transaction.put.len();
             let seen = |id: &&MessageId| self.seen.contains_key(&(super::plan::MOVED_TO, **id));
             let put = transaction.put.iter().filter(seen).count();
-            let whole = put == all && transaction.returned == 0;
+            let whole = put == all && transaction.returned == 0 && !transaction.refused;
             // A message may be handed out before it is durable; one that was not confirmed may be gone for good.
             let kept = transaction.taken.iter().filter(|id| {
                 let message = self.messages.get(id);
@@ -563,6 +584,27 @@ mod tests {
         assert!(history.complaints.is_empty(), "{:?}", history.complaints);
 
         history.transactions[number].returned = 0;
+        history.check_transactions();
+        assert_eq!(history.complaints.len(), 1);
+    }
+
+    #[test]
+    fn a_transaction_that_was_refused_must_not_have_happened() {
+        let ledger = Ledger::create(std::path::Path::new("/dev/null")).unwrap();
+        let mut history = History::new(1, ledger);
+        let (taken, put) = (MessageId::new(1, 1, 1), MessageId::new(1, 2, 1));
+        history.publish_start(taken, Route::Queue(6), 8, None);
+        history.confirmed(taken);
+        let number = history.commit_start(6, &[taken], &[put]);
+        history.commit_refused(number);
+
+        history.transactions[number].returned = 1;
+        history.check_transactions();
+        assert!(history.complaints.is_empty(), "{:?}", history.complaints);
+
+        history.transactions[number].returned = 0;
+        let seen = Seen { epoch: 0, session: 1, settled: Settled::Held };
+        history.seen.insert((super::super::plan::MOVED_TO, put), seen);
         history.check_transactions();
         assert_eq!(history.complaints.len(), 1);
     }

@@ -9,10 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::client::{Broken, Client, Event};
-use super::history::{History, MessageId};
+use super::history::{History, MessageId, Session};
 use super::plan::{Abilities, Kind, MOVED_TO, QUEUES, QueueIndex, name};
 use super::random::Random;
+use super::wire::id;
 use super::{producer, topology};
+
+/// A transaction was rolled back for lack of space: it closes the channel only.
+const PRECONDITION_FAILED: u16 = 406;
 
 /// What all threads of a life of the server share.
 #[derive(Debug)]
@@ -236,40 +240,71 @@ fn close(stage: &Stage, mut client: Client) -> Result<(), Broken> {
     if stage.fault.load(Ordering::SeqCst) { Ok(()) } else { client.close() }
 }
 
-/// Moves messages to another queue: publish and acknowledgement in one transaction.
+/// Moves messages to another queue: publish and acknowledgement in one transaction. One that is refused is begun anew.
 fn move_on(stage: &Stage, queue: QueueIndex, mut random: Random) -> Result<(), Broken> {
     let mut client = Client::connect(stage.address)?;
-    client.call(super::wire::id(90, 10), super::wire::id(90, 11), "tx.select-ok", |_| {})?;
-    let mut session = stage.history().session(queue);
-    client.consume(name(queue), 20)?;
     let producer = stage.history().producer();
     let mut sequence = 0;
+    loop {
+        client.call(id(90, 10), id(90, 11), "tx.select-ok", |_| {})?;
+        let session = stage.history().session(queue);
+        client.consume(name(queue), 20)?;
+        match move_until_refused(
+            stage,
+            &mut client,
+            session,
+            (producer, &mut sequence),
+            &mut random,
+        )? {
+            Moved::All => return close(stage, client),
+            Moved::Refused => client.reopen()?,
+        }
+    }
+}
+
+/// How a mover ended.
+enum Moved {
+    /// It was told to.
+    All,
+    /// A commit was refused, and the channel closed.
+    Refused,
+}
+
+fn move_until_refused(
+    stage: &Stage,
+    client: &mut Client,
+    mut session: Session,
+    (producer, sequence): (u64, &mut u64),
+    random: &mut Random,
+) -> Result<Moved, Broken> {
     let mut held: Vec<(u64, MessageId)> = Vec::new();
     let mut batch = 1;
-    while stage.consuming() {
-        let event = client.event(Duration::from_millis(3))?;
+    loop {
+        let goes_on = stage.consuming();
+        let event = if goes_on { client.event(Duration::from_millis(3))? } else { None };
         let idle = event.is_none();
         if let Some(Event::Delivered(got)) = event {
             let id = stage.history().delivered(&mut session, &got).unwrap_or(MessageId(0));
             held.push((got.tag, id));
         }
         if held.len() >= batch || (idle && !held.is_empty()) {
-            commit(stage, &mut client, queue, producer, &mut sequence, &mut held)?;
+            match commit(stage, client, session.queue(), (producer, sequence), &mut held) {
+                Err(Broken::Closed { code: PRECONDITION_FAILED, .. }) => return Ok(Moved::Refused),
+                done => done?,
+            }
             batch = usize::try_from(random.between(1, 10)).unwrap_or(1);
         }
+        if !goes_on {
+            return Ok(Moved::All);
+        }
     }
-    if !held.is_empty() {
-        commit(stage, &mut client, queue, producer, &mut sequence, &mut held)?;
-    }
-    close(stage, client)
 }
 
 fn commit(
     stage: &Stage,
     client: &mut Client,
     queue: QueueIndex,
-    producer: u64,
-    sequence: &mut u64,
+    (producer, sequence): (u64, &mut u64),
     held: &mut Vec<(u64, MessageId)>,
 ) -> Result<(), Broken> {
     let Some((tag, _)) = held.last().copied() else { return Ok(()) };
@@ -295,7 +330,13 @@ fn commit(
         );
     }
     client.ack(tag, true);
-    client.call(super::wire::id(90, 20), super::wire::id(90, 21), "tx.commit-ok", |_| {})?;
-    stage.history().committed(queue, number);
+    match client.call(id(90, 20), id(90, 21), "tx.commit-ok", |_| {}) {
+        Ok(_) => stage.history().committed(queue, number),
+        Err(refused @ Broken::Closed { code: PRECONDITION_FAILED, .. }) => {
+            stage.history().commit_refused(number);
+            return Err(refused);
+        }
+        Err(broken) => return Err(broken),
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::door::amqp::channel::{Mode, Unacked};
 use crate::door::amqp::names;
-use crate::door::amqp::session::{End, Session};
+use crate::door::amqp::session::{Deferred, End, Session};
 
 /// What a content header's frame holds besides the properties: frame head and end, class, weight, size of the body.
 const HEADER_BYTES: usize = 7 + 1 + 2 + 2 + 8;
@@ -224,6 +224,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Fetches, or defers the fetch and all input behind it until the store's watermark moves.
     pub(crate) fn fetch(&mut self, get: DeferredGet, now: Timestamp) -> Result<(), End> {
         let number = get.number;
+        if !self.channels.contains_key(&number) {
+            // It went while the fetch was deferred; what would be fetched now would be leased to nobody.
+            return Ok(());
+        }
         // Looked at first: if the watermark moves while the store says "not yet", that was the move to wait for, and
         // perhaps no other will come.
         let before = self.access.broker().watch().durable();
@@ -235,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Ok(Fetched::NotYet) => {
                 self.paused_until = Some(Ticket(before.0 + 1));
-                self.deferred = Some(get);
+                self.deferred = Some(Deferred::Get(get));
                 return Ok(());
             }
             Err(error) => return self.refuse_with(number, &error, BasicGet::ID, now),

@@ -9,7 +9,7 @@ use posthouse_amqp::{Content, Method, ReplyCode, event};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::door::amqp::channel::{Channel, Confirms, Mode, Refusals, Transaction, Unacked};
-use crate::door::amqp::session::{End, Session};
+use crate::door::amqp::session::{Deferred, End, Session};
 
 /// Most bytes that one transaction publishes, and most that its refusals move, so that it stays within one commit.
 const TRANSACTION_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -42,6 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let outcome = match &mut channel.mode {
             Mode::Transaction(transaction) => {
+                self.publishes = true;
                 let outcome = transaction.admit(&request, self.shared.limits.transaction_messages);
                 outcome.and_then(|()| transaction.publisher.publish(request, now))
             }
@@ -54,6 +55,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Mode::Plain => self.publisher.publish(request, now),
         };
+        // A publish outside of a transaction is told at the end of its turn.
+        self.tell_blocked();
         match outcome {
             Ok(Published::Queued) => Ok(()),
             Ok(Published::Unroutable) => {
@@ -144,12 +147,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Everything of the transaction in one commit; the answer leaves when it is durable.
+    /// Everything of the transaction in one commit; the answer leaves when it is durable. Without space for it the commit
+    /// waits, as publishes do, and with it everything behind it on the connection.
     pub(crate) fn tx_commit(&mut self, number: u16, now: Timestamp) -> Result<(), End> {
         let access = self.access.clone();
-        let Some(Mode::Transaction(transaction)) =
-            self.channels.get_mut(&number).map(|channel| &mut channel.mode)
-        else {
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let Mode::Transaction(transaction) = &mut channel.mode else {
             return self.not_transactional(number, (90, 20), now);
         };
         if transaction.refused {
@@ -162,6 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(hop) => hop,
             Err(error) => return self.refuse_with(number, &error, (90, 20), now),
         };
+        let fills = transaction.publisher.pending() > 0 || hop.moves();
+        if fills && access.broker().watch().full() {
+            self.wait_for_space(Deferred::Commit(number));
+            return Ok(());
+        }
         let mut first = access.acknowledging(&mut transaction.acks);
         first.append(&mut hop.changes());
         match transaction.publisher.commit_transaction(first, now) {
@@ -177,8 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.say(number, &Method::TxCommitOk(TxCommitOk {}));
                 Ok(())
             }
-            Err(BrokerError::Store(error)) if !error.retryable() => {
-                Err(self.store_failed(&error.into()))
+            // The disk ran full in this moment.
+            Err(BrokerError::Store(error)) if error.retryable() => {
+                let text = format!("{error}, the transaction was rolled back");
+                self.refuse(number, ReplyCode::PreconditionFailed, &text, (90, 20), now)
             }
             Err(error) => self.refuse_with(number, &error, (90, 20), now),
         }

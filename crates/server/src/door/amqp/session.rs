@@ -56,6 +56,15 @@ pub(crate) enum End {
     Failed(String),
 }
 
+/// A method that cannot be carried out yet, and holds up everything behind it.
+#[derive(Debug)]
+pub(crate) enum Deferred {
+    /// A fetch from a queue whose next message is not durable.
+    Get(DeferredGet),
+    /// The commit of a channel's transaction, for which there is no space.
+    Commit(u16),
+}
+
 /// A connection with an open tenant.
 pub(crate) struct Session<S> {
     pub(crate) stream: S,
@@ -90,8 +99,8 @@ pub(crate) struct Session<S> {
     pub(crate) publishes: bool,
     /// The store has enough to write: nothing is read before this is durable.
     pub(crate) paused_until: Option<Ticket>,
-    /// A fetch that waits for the store; no input is handled before it.
-    pub(crate) deferred: Option<DeferredGet>,
+    /// What waits for the store; no input is handled before it.
+    pub(crate) deferred: Option<Deferred>,
     /// Consumers are behind: nothing is read before they have caught up, or this moment.
     pub(crate) crowd_until: Option<Instant>,
     /// How often deliveries are looked at that may stay unsettled for a time only.
@@ -251,9 +260,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Does a deferred fetch, then what was received behind it.
-    fn resume(&mut self, deferred: DeferredGet) -> Result<bool, End> {
-        self.fetch(deferred, self.access.now())?;
+    /// Nothing more is handled before the store has space again.
+    pub(crate) fn wait_for_space(&mut self, deferred: Deferred) {
+        self.deferred = Some(deferred);
+        self.publishes = true;
+        self.look_at_alarms();
+        self.tell_blocked();
+    }
+
+    /// Does what was deferred, then what was received behind it.
+    fn resume(&mut self, deferred: Deferred) -> Result<bool, End> {
+        let now = self.access.now();
+        match deferred {
+            Deferred::Get(get) => self.fetch(get, now)?,
+            Deferred::Commit(number) => self.tx_commit(number, now)?,
+        }
         self.handle_partial()
     }
 

@@ -71,6 +71,10 @@ pub(crate) fn refusal(error: &BrokerError, tenant: &str) -> Refusal {
         | BrokerError::Invalid(text)
         | BrokerError::LimitReached(text) => (ReplyCode::PreconditionFailed, text.clone()),
         BrokerError::Unsupported(text) => (ReplyCode::NotImplemented, text.clone()),
+        // Nothing has changed, and the same may succeed later: no reason to end the connection.
+        BrokerError::Store(error) if error.retryable() => {
+            (ReplyCode::PreconditionFailed, error.to_string())
+        }
         BrokerError::Store(error) => (ReplyCode::InternalError, error.to_string()),
     }
 }
