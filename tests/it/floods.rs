@@ -1,12 +1,16 @@
 //! Much of what is allowed: bindings, circles, handshakes that never end.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use it::broker::unique;
 use it::frame::{self, Args};
-use it::{Broker, Connection, Login, Properties};
+use it::{Broker, Connection, Login, Program, Properties};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 #[test]
 fn a_hundred_thousand_bindings_are_made_and_matched_quickly() {
@@ -70,10 +74,9 @@ fn certificate(folder: &std::path::Path) -> [String; 2] {
     })
 }
 
-#[test]
-fn a_flood_of_tls_handshakes_that_never_end_is_dropped_and_does_not_disturb() {
-    let folder = tempfile::tempdir().unwrap();
-    let [certificate, key] = certificate(folder.path());
+/// A program with TLS, whose certificate is in `folder`.
+fn start_with_tls(folder: &std::path::Path) -> Option<Program> {
+    let [certificate, key] = certificate(folder);
     let settings = [
         "amqp.tls.listen=127.0.0.1:0".to_owned(),
         format!("amqp.tls.certificate={certificate}"),
@@ -81,7 +84,109 @@ fn a_flood_of_tls_handshakes_that_never_end_is_dropped_and_does_not_disturb() {
         "amqp.tls.handshake_timeout=1s".to_owned(),
     ];
     let settings = settings.each_ref().map(String::as_str);
-    let Some(program) = Broker::start_own_with("has no TLS here", &settings) else { return };
+    Broker::start_own_with("has no TLS here", &settings)
+}
+
+/// A client whose TLS is under the test's control.
+fn connect_with_tls(
+    program: &Program,
+    folder: &std::path::Path,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("certificate.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap();
+    let config = versions.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(program.tls.expect("a TLS listener")).unwrap();
+    stream.set_read_timeout(Some(it::PATIENCE)).unwrap();
+    let mut stream =
+        StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    stream
+}
+
+/// Opens an AMQP connection, everything said at once.
+fn log_in(stream: &mut (impl Read + Write)) {
+    let secret = b"\0guest\0guest";
+    let start_ok = Args::default().table(&[]).text("PLAIN").long_text(secret);
+    stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
+    stream.write_all(&frame::method(0, 10, 11, &start_ok.text("en_US"))).unwrap();
+    let tune_ok = Args::default().short(2047).long(131_072).short(0);
+    stream.write_all(&frame::method(0, 10, 31, &tune_ok)).unwrap();
+    let open = Args::default().text("/").text("").octet(0);
+    stream.write_all(&frame::method(0, 10, 40, &open)).unwrap();
+    let mut said = Vec::new();
+    while !said.windows(4).any(|method| method == [0, 10, 0, 41]) {
+        let mut octets = [0; 1024];
+        let len = stream.read(&mut octets).unwrap();
+        assert_ne!(len, 0, "closed before connection.open-ok");
+        said.extend_from_slice(&octets[..len]);
+    }
+}
+
+#[test]
+fn a_flood_of_tls_key_updates_ends_its_connection_and_does_not_disturb() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = start_with_tls(folder.path()) else { return };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    let mut flood: Vec<_> = (0..20).map(|_| connect_with_tls(&program, folder.path())).collect();
+
+    for stream in &mut flood {
+        for _ in 0..200 {
+            stream.conn.refresh_traffic_keys().unwrap();
+        }
+        // The server may have hung up before it has read all of it.
+        drop(stream.conn.write_tls(&mut stream.sock));
+    }
+    let started = Instant::now();
+    channel.send(&queue, "undisturbed");
+    assert_eq!(channel.take_soon(&queue).text(), "undisturbed");
+
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    for stream in &mut flood {
+        let ended = std::io::copy(stream, &mut std::io::sink());
+        let error = ended.expect_err("neither an alert nor a reset");
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it is not ended");
+    }
+}
+
+#[test]
+fn tls_key_updates_between_frames_disturb_nobody_and_take_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = start_with_tls(folder.path()) else { return };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    let mut stream = connect_with_tls(&program, folder.path());
+    log_in(&mut stream);
+    let before = program.resident_bytes();
+
+    // Data between them makes them legitimate, for ever.
+    let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xce];
+    let mut slowest = Duration::ZERO;
+    for _ in 0..500 {
+        for _ in 0..30 {
+            stream.conn.refresh_traffic_keys().unwrap();
+        }
+        stream.write_all(&heartbeat).unwrap();
+        let started = Instant::now();
+        channel.send(&queue, "undisturbed");
+        assert_eq!(channel.take_soon(&queue).text(), "undisturbed");
+        slowest = slowest.max(started.elapsed());
+    }
+
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    let grown = program.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes for one connection");
+}
+
+#[test]
+fn a_flood_of_tls_handshakes_that_never_end_is_dropped_and_does_not_disturb() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = start_with_tls(folder.path()) else { return };
     let address = program.tls.expect("a TLS listener");
     let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
     let queue = channel.declare("", &[]).unwrap().name;
