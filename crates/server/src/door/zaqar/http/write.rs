@@ -29,8 +29,13 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn views(&self) -> impl Iterator<Item = MessageView<'a>> {
-        let MessagesPage { messages, queue, now, .. } = self.page;
-        messages.iter().map(|seen| MessageView { seen, queue: *queue, now: *now })
+        let MessagesPage { messages, queue, now, claimed, .. } = self.page;
+        messages.iter().map(|seen| MessageView {
+            seen,
+            queue: *queue,
+            now: *now,
+            claimed: *claimed,
+        })
     }
 
     fn capacity(&self) -> usize {

@@ -55,7 +55,7 @@ impl Operations {
             .access
             .claim(place.name(), &request, now)
             .map_err(|error| Problem::from_broker(&error, "Claim could not be created."))?;
-        let page = page(&place, self.opened(&place, claimed.messages), now);
+        let page = page(&place, self.opened(&place, claimed.messages), (now, now));
         let answer = (!page.messages.is_empty()).then_some(NewClaim { id: claimed.id, page });
         Ok(Done { answer, ticket: claimed.ticket })
     }
@@ -80,7 +80,7 @@ impl Operations {
         Ok(ClaimView {
             age: now.since(view.since).as_secs(),
             ttl: view.until.since(view.since).as_secs(),
-            page: page(&place, self.opened(&place, view.messages), now),
+            page: page(&place, self.opened(&place, view.messages), (now, view.since)),
         })
     }
 
@@ -139,8 +139,14 @@ fn poison(rule: &DeadLetter) -> Poison<'_> {
     }
 }
 
-fn page(place: &Place, messages: Vec<broker::Seen>, now: Timestamp) -> MessagesPage {
-    MessagesPage { messages, queue: place.id(), now, ..MessagesPage::default() }
+/// What a claim holds now that was made or renewed at some time.
+fn page(
+    place: &Place,
+    messages: Vec<broker::Seen>,
+    (now, since): (Timestamp, Timestamp),
+) -> MessagesPage {
+    let claimed = Some(since);
+    MessagesPage { messages, queue: place.id(), now, claimed, ..MessagesPage::default() }
 }
 
 /// What the engine found; `None` if the queue was deleted meanwhile.

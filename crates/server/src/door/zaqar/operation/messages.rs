@@ -53,6 +53,8 @@ pub(crate) struct MessagesPage {
     /// The lowest 32 bits of the queue's identity.
     pub(crate) queue: u32,
     pub(crate) now: Timestamp,
+    /// When the claim was made or renewed by which they are seen, if they are seen by one.
+    pub(crate) claimed: Option<Timestamp>,
     /// What was understood as limit; 0 where none was asked for.
     pub(crate) limit: u32,
     /// Where the next page begins; `None` behind the last.

@@ -16,6 +16,8 @@ pub(crate) struct MessageView<'a> {
     /// The lowest 32 bits of its queue's identity.
     pub(crate) queue: u32,
     pub(crate) now: Timestamp,
+    /// Since when the claim holds it by which it is seen.
+    pub(crate) claimed: Option<Timestamp>,
 }
 
 impl MessageView<'_> {
@@ -29,12 +31,15 @@ impl MessageView<'_> {
     }
 
     /// Seconds that it lives in all. A message that lives for ever, which only other doors can make, shows the longest
-    /// time that fits. One that a claim made live longer began some milliseconds before that claim; they do not count.
+    /// time that fits. One that a claim made live longer shows what the claim gave it, as in Zaqar, where it is seen by
+    /// that claim; elsewhere its life so far is counted as well, in whole seconds.
     pub(crate) fn ttl(&self) -> u64 {
-        match self.seen.expires {
-            Some(expires) => expires.0.saturating_sub(self.seen.enqueued.0) / 1000,
-            None => u64::from(u32::MAX),
-        }
+        let Some(expires) = self.seen.expires else { return u64::from(u32::MAX) };
+        let since = |begin: Timestamp| expires.0.saturating_sub(begin.0);
+        let own = since(self.seen.enqueued);
+        // Both times to live are whole seconds, so that tells which of them it is.
+        let given = self.claimed.map(since).filter(|given| own % 1000 != 0 && given % 1000 == 0);
+        given.unwrap_or(own) / 1000
     }
 
     /// The claim that holds it.
@@ -87,6 +92,29 @@ mod tests {
         let mut out = Vec::new();
         write_body(&mut out, &message);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_message_that_a_claim_prolonged_shows_what_the_claim_gave_it() {
+        let ttl = |enqueued, expires, claimed: Option<u64>| {
+            let address = Arc::new(Address { exchange: "".into(), routing_key: "q".into() });
+            let seen = Seen {
+                sequence: model::Sequence(1),
+                message: Message::new(address, &[0, 0], b"1", true, 0),
+                enqueued: Timestamp(enqueued),
+                expires: Some(Timestamp(expires)),
+                not_before: None,
+                claim: None,
+                claim_count: 0,
+            };
+            let claimed = claimed.map(Timestamp);
+            MessageView { seen: &seen, queue: 1, now: Timestamp(0), claimed }.ttl()
+        };
+
+        assert_eq!(ttl(1_234, 61_234, None), 60);
+        assert_eq!(ttl(1_234, 3_601_234, Some(5_777)), 3600);
+        assert_eq!(ttl(1_234, 365_777, Some(5_777)), 360);
+        assert_eq!(ttl(1_234, 365_777, None), 364);
     }
 
     #[test]

@@ -193,8 +193,8 @@ fn list(out: &mut Vec<u8>, page: &MessagesPage) {
 }
 
 fn views(page: &MessagesPage) -> impl Iterator<Item = MessageView<'_>> {
-    let MessagesPage { messages, queue, now, .. } = page;
-    messages.iter().map(|seen| MessageView { seen, queue: *queue, now: *now })
+    let MessagesPage { messages, queue, now, claimed, .. } = page;
+    messages.iter().map(|seen| MessageView { seen, queue: *queue, now: *now, claimed: *claimed })
 }
 
 fn capacity(page: &MessagesPage) -> usize {
