@@ -29,6 +29,7 @@ mod messages_over_http;
 mod openapi;
 mod permissions;
 mod pools_over_http;
+mod pools_over_websocket;
 mod priorities;
 mod publisher_confirms;
 mod queue_commands;

@@ -73,6 +73,10 @@ fn a_queue_of_a_flavor_lives_in_its_pool_through_a_restart() {
         http.put("/v2/queues/q", r#"{"_flavor": "none"}"#).refusal(),
         (400, "Flavor none does not exist".into())
     );
+    assert_eq!(
+        http.put("/v2/queues/q", r#"{"_flavor": 7}"#).refusal(),
+        (400, "Flavor 7 does not exist".into())
+    );
     assert_eq!(http.put("/v2/queues/q", r#"{"_flavor": "gold"}"#).status, 201);
     http.post("/v2/queues/q/messages", r#"{"messages": [{"body": "here"}]}"#);
     program.restart();
@@ -81,6 +85,128 @@ fn a_queue_of_a_flavor_lives_in_its_pool_through_a_restart() {
     assert_eq!(http.delete("/v2/flavors/gold").status, 204);
     assert_eq!(http.delete("/v2/pools/second").status, 403);
     assert_eq!(http.get("/v2/flavors").json()["flavors"], json!([]));
+}
+
+#[test]
+fn a_flavor_changes_its_pools_and_keeps_the_last_of_them() {
+    let Some(program) = Broker::start_own_with(WHY, SETTINGS) else { return };
+    let mut http = Http::new(&program).with("X-Roles", "admin");
+    for name in ["a", "b"] {
+        let uri = format!("file:{}", program.directory().join(name).display());
+        let made =
+            http.put(&format!("/v2/pools/{name}"), &json!({"weight": 1, "uri": uri}).to_string());
+        assert_eq!(made.status, 201);
+    }
+    assert_eq!(http.put("/v2/flavors/gold", r#"{"pool_list": ["a"]}"#).status, 201);
+
+    let changed = http.patch("/v2/flavors/gold", r#"{"pool_list": ["b", "a"]}"#);
+    assert_eq!((changed.status, &changed.json()["pool_list"]), (200, &json!(["a", "b"])));
+    let empty = http.patch("/v2/flavors/gold", r#"{"pool_list": []}"#);
+    assert_eq!(
+        (empty.refusal(), empty.header("location")),
+        ((400, "Bad Request".into()), Some("/v2/flavors/gold"))
+    );
+    let unknown = http.patch("/v2/flavors/gold", r#"{"pool_list": ["none"]}"#).json();
+    let text = "Flavor gold cant be updated, error:Pool none does not exist";
+    assert_eq!(unknown, json!({"title": "updatefail", "description": text}));
+    assert_eq!(http.patch("/v2/flavors/tin", r#"{"pool_list": ["a"]}"#).status, 404);
+    assert_eq!(
+        http.patch("/v2/flavors/gold", "{}").refusal(),
+        (400, "`pool_list` needs to be specified".into())
+    );
+    // One of two pools may go, the last may not.
+    assert_eq!(http.delete("/v2/pools/a").status, 204);
+    assert_eq!(http.delete("/v2/pools/b").status, 403);
+    assert_eq!(http.patch("/v2/pools/b", r#"{"flavor": ""}"#).json()["flavor"], json!(null));
+    assert_eq!(http.delete("/v2/pools/b").status, 204);
+    // Only what is there is listed, page by page, and briefly.
+    let brief = json!([{"name": "gold", "href": "/v2/flavors/gold", "pool_list": []}]);
+    let listed = http.get("/v2/flavors?limit=1").json();
+    assert_eq!(listed["flavors"], brief);
+    let next = listed["links"][0]["href"].as_str().unwrap();
+    assert_eq!(http.get(next).json(), json!({"flavors": [], "links": []}));
+    let refused = http.get("/v2/flavors?limit=0").refusal();
+    assert_eq!(refused, (400, "Limit must be at least 1 and no greater than 20.".into()));
+}
+
+#[test]
+fn queues_spread_over_pools_by_weight_and_stay_there_through_a_restart() {
+    let Some(mut program) = Broker::start_own_with(WHY, SETTINGS) else { return };
+    let mut http = Http::new(&program).with("X-Roles", "admin");
+    for (name, weight) in [("light", 1), ("heavy", 9), ("never", 0)] {
+        let uri = program.directory().join(name).display().to_string();
+        let pool = json!({"weight": weight, "uri": uri}).to_string();
+        assert_eq!(http.put(&format!("/v2/pools/{name}"), &pool).status, 201);
+    }
+    let queues: Vec<String> = (0..120).map(|number| format!("/v2/queues/q{number}")).collect();
+    for queue in &queues {
+        let posted = http.post(&format!("{queue}/messages"), r#"{"messages": [{"body": "here"}]}"#);
+        assert_eq!(posted.status, 201);
+    }
+
+    program.restart();
+
+    let mut http = Http::new(&program).with("X-Roles", "admin");
+    for queue in &queues {
+        let listed = http.get(&format!("{queue}/messages?echo=true")).json();
+        assert_eq!(listed["messages"][0]["body"], "here", "{queue}");
+    }
+    // What is never chosen holds none; of 120, both others hold some.
+    assert_eq!(http.delete("/v2/pools/never").status, 204);
+    assert_eq!(http.delete("/v2/pools/heavy").status, 403);
+    assert_eq!(http.delete("/v2/pools/light").status, 403);
+    for queue in &queues {
+        assert_eq!(http.delete(queue).status, 204);
+    }
+    assert_eq!(http.delete("/v2/pools/heavy").status, 204);
+}
+
+#[test]
+fn a_dead_letter_goes_from_pool_to_pool() {
+    let Some(program) = Broker::start_own_with(WHY, SETTINGS) else { return };
+    let mut http = Http::new(&program).with("X-Roles", "admin");
+    for name in ["a", "b"] {
+        let uri = program.directory().join(name).display().to_string();
+        http.put(&format!("/v2/pools/{name}"), &json!({"weight": 1, "uri": uri}).to_string());
+        let pools = json!({"pool_list": [name]}).to_string();
+        assert_eq!(http.put(&format!("/v2/flavors/{name}"), &pools).status, 201);
+    }
+    http.put("/v2/queues/dead", r#"{"_flavor": "b"}"#);
+    let rules = r#"{"_flavor": "a", "_max_claim_count": 1, "_dead_letter_queue": "dead"}"#;
+    assert_eq!(http.put("/v2/queues/q", rules).status, 201);
+    http.post("/v2/queues/q/messages", r#"{"messages": [{"body": "tired"}]}"#);
+
+    let claimed = http.post("/v2/queues/q/claims", "");
+    assert_eq!(http.delete(claimed.header("location").unwrap()).status, 204);
+    assert_eq!(http.post("/v2/queues/q/claims", "").status, 204);
+
+    let listed = http.get("/v2/queues/dead/messages?echo=true").json();
+    assert_eq!(listed["messages"][0]["body"], "tired");
+    assert_eq!(http.get("/v2/queues/q/stats").json()["messages"]["total"], 0);
+}
+
+#[test]
+fn health_is_a_round_trip_in_every_pool() {
+    let Some(program) = Broker::start_own_with(WHY, SETTINGS) else { return };
+    let mut http = Http::new(&program).with("X-Roles", "admin");
+    for (name, weight) in [("a", 1), ("unused", 0)] {
+        let uri = program.directory().join(name).display().to_string();
+        http.put(&format!("/v2/pools/{name}"), &json!({"weight": weight, "uri": uri}).to_string());
+    }
+    http.post("/v2/queues/q/messages", r#"{"messages": [{"body": 1}, {"body": 2}]}"#);
+
+    let report = http.get("/v2/health").json();
+
+    assert_eq!(report["catalog_reachable"], true);
+    for part in [&report, &report["a"], &report["unused"]] {
+        assert_eq!(part["storage_reachable"], true);
+        let steps = part["operation_status"].as_object().unwrap();
+        assert_eq!(steps.len(), 8);
+        assert!(steps.values().all(|step| step["succeeded"] == true), "{steps:?}");
+    }
+    assert_eq!(report["a"]["message_volume"], json!({"free": 2, "claimed": 0, "total": 2}));
+    assert_eq!(report["unused"]["message_volume"]["total"], 0);
+    assert_eq!(http.get("/v2/queues").json()["queues"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -34,12 +34,21 @@ fn actions(message: &str, claim: &str, subscription: &str) -> Vec<(&'static str,
         ("claim_create", json!({"ttl": 300, "grace": 60}), Write),
         ("claim_update", json!({"claim_id": claim, "ttl": 301, "grace": 60}), Write),
         ("claim_delete", json!({"claim_id": claim}), Write),
-        ("subscription_create", json!({"subscriber": "http://192.0.2.1/", "ttl": 300}), Write),
+        ("subscription_create", json!({"subscriber": "http://127.0.0.1:1/one", "ttl": 300}), Write),
         ("subscription_create", json!({}), Write),
         ("subscription_delete", json!({"subscription_id": subscription}), Write),
         ("queue_purge", json!({}), Write),
         ("queue_delete", json!({}), Write),
+        ("flavor_list", json!({}), Read),
+        ("flavor_get", json!({"flavor_name": "gold"}), Read),
+        ("flavor_create", json!({"flavor_name": "gold", "pool_list": ["p"]}), Admin),
+        ("flavor_update", json!({"flavor_name": "gold", "pool_list": ["p"]}), Admin),
+        ("flavor_delete", json!({"flavor_name": "gold"}), Admin),
         ("pool_list", json!({}), Admin),
+        ("pool_create", json!({"pool_name": "p", "weight": 1, "uri": "memory:"}), Admin),
+        ("pool_get", json!({"pool_name": "p"}), Admin),
+        ("pool_update", json!({"pool_name": "p", "weight": 2}), Admin),
+        ("pool_delete", json!({"pool_name": "p"}), Admin),
         ("check_node_health", json!({}), Admin),
     ]
 }
@@ -113,7 +122,7 @@ impl Town {
         let posted = ask(&mut socket, "victim", "message_post", json!({ "messages": bodies }));
         let claim = json!({"ttl": 3600, "grace": 60, "limit": 1});
         let claimed = ask(&mut socket, "victim", "claim_create", claim);
-        let subscriber = json!({"subscriber": "http://192.0.2.9/", "ttl": 3600});
+        let subscriber = json!({"subscriber": "http://127.0.0.1:1/nine", "ttl": 3600});
         let subscribed = ask(&mut socket, "victim", "subscription_create", subscriber);
         assert_eq!(subscribed.0, 201, "{subscribed:?}");
         [
@@ -158,7 +167,8 @@ fn make_token(folder: &Path, name: &str, more: &[&str]) {
 
 /// Asks for something of the queue `vault`; status and body.
 fn ask(socket: &mut Socket, project: &str, action: &str, mut body: Value) -> (u64, Value) {
-    if !matches!(action, "queue_list" | "pool_list" | "check_node_health") {
+    let of_queue = !action.starts_with("pool_") && !action.starts_with("flavor_");
+    if of_queue && !matches!(action, "queue_list" | "check_node_health") {
         body["queue_name"] = json!("vault");
     }
     let headers = json!({"Client-ID": CLIENT, "X-Project-ID": project});

@@ -246,6 +246,20 @@ impl Broker {
         Ok(())
     }
 
+    pub(crate) fn pool_number(&self, name: &str) -> Result<u16, BrokerError> {
+        let pool = self.pool(name).ok_or_else(|| BrokerError::not_found(Kind::Pool, name))?;
+        Ok(pool.number)
+    }
+
+    /// Messages of all tenants in a pool: ready and delayed ones, and those that somebody holds.
+    pub fn pool_volume(&self, pool: &PoolDefinition) -> (u64, u64) {
+        let queues = self.all_queues();
+        let inside = queues.iter().filter(|queue| pool_of(queue.id) == pool.number);
+        inside.filter_map(|queue| self.stats(queue).ok()).fold((0, 0), |(free, held), stats| {
+            (free + stats.ready + stats.delayed, held + stats.leased)
+        })
+    }
+
     /// A pool by name.
     pub fn pool(&self, name: &str) -> Option<Arc<PoolDefinition>> {
         self.pooling.as_ref()?.known().pools.get(name).cloned()
@@ -263,12 +277,14 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`BrokerError::InUse`] if it belongs to a flavor, or queues live in it.
+    /// [`BrokerError::InUse`] if a flavor has no other, or queues live in it.
     pub fn delete_pool(&self, name: &str) -> Result<Ticket, BrokerError> {
         let pooling = self.pooling()?;
         let mut known = pooling.known();
         let Some(pool) = known.pools.get(name).cloned() else { return Ok(Ticket::NONE) };
-        if let Some(flavor) = pool.flavor.as_ref().filter(|it| known.flavors.contains(*it)) {
+        if let Some(flavor) = pool.flavor.as_ref().filter(|it| known.flavors.contains(*it))
+            && known.of_flavor(Some(flavor)).count() == 1
+        {
             return Err(BrokerError::InUse { kind: Kind::Flavor, name: flavor.clone() });
         }
         self.check_unused(&pool)?;

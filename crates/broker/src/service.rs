@@ -89,6 +89,29 @@ impl Access {
         flavor: Option<&str>,
         now: Timestamp,
     ) -> Result<(Arc<Queue>, bool, Ticket), BrokerError> {
+        self.ensure_queue_at(name, |broker| broker.place(flavor), now)
+    }
+
+    /// As [`Access::ensure_queue`]; if it is made now, in this pool.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`BrokerError::NotFound`] if there is no such pool.
+    pub fn ensure_queue_in_pool(
+        &self,
+        name: &str,
+        pool: &str,
+        now: Timestamp,
+    ) -> Result<(Arc<Queue>, bool, Ticket), BrokerError> {
+        self.ensure_queue_at(name, |broker| broker.pool_number(pool), now)
+    }
+
+    fn ensure_queue_at(
+        &self,
+        name: &str,
+        place: impl FnOnce(&Broker) -> Result<u16, BrokerError>,
+        now: Timestamp,
+    ) -> Result<(Arc<Queue>, bool, Ticket), BrokerError> {
         if let Some(queue) = self.inner.tenant.queue(name) {
             self.unlocked(&queue)?;
             return Ok((queue, false, Ticket::NONE));
@@ -108,7 +131,7 @@ impl Access {
             )));
         }
         let definition = QueueDefinition::plain(name);
-        let pool = broker.place(flavor)?;
+        let pool = place(broker)?;
         let (queue, ticket) =
             broker.add_queue_to(pool, tenant, &mut state, definition, None, now)?;
         broker.counters.queues_declared.add(1);

@@ -20,7 +20,8 @@ pub struct Opened {
     pub embedded: Option<Arc<Embedded>>,
 }
 
-/// Opens the store at a location: `memory:`, or the path of a data directory, with or without `file:` before it.
+/// Opens the store at a location: `memory:`, or the path of a data directory from the root on, with or without `file:`
+/// before it.
 ///
 /// # Errors
 ///
@@ -31,11 +32,13 @@ pub fn open(location: &str, options: Options) -> Result<Opened, StoreError> {
         return Ok(Opened { pool: Arc::clone(&memory) as _, catalog: memory, embedded: None });
     }
     let path = location.strip_prefix("file:").unwrap_or(location);
-    if let Some((scheme, _)) = path.split_once("://") {
-        return Err(StoreError::new(
-            ErrorKind::Unsupported,
-            format!("there is no store for `{scheme}`; use a data directory, or `memory:`"),
-        ));
+    if !Path::new(path).is_absolute() {
+        let what = match path.split_once(':') {
+            Some((scheme, _)) => format!("there is no store for `{scheme}`"),
+            None => format!("`{path}` is no path from the root on"),
+        };
+        let text = format!("{what}; use the whole path of a data directory, or `memory:`");
+        return Err(StoreError::new(ErrorKind::Unsupported, text));
     }
     let embedded = Arc::new(Embedded::open(Path::new(path), options)?);
     Ok(Opened {
@@ -51,10 +54,18 @@ mod tests {
 
     #[test]
     fn a_location_of_an_unknown_kind_is_refused_in_words() {
-        let refused = open("postgres://localhost/x", Options::default()).expect_err("not yet");
+        for (location, named) in [
+            ("postgres://localhost/x", "`postgres`"),
+            ("localhost:27017", "`localhost`"),
+            ("file:relative", "`relative`"),
+            ("relative", "`relative`"),
+            ("", "``"),
+        ] {
+            let refused = open(location, Options::default()).expect_err("not yet");
 
-        assert_eq!(refused.kind, ErrorKind::Unsupported);
-        assert!(refused.text.contains("`postgres`"), "{refused}");
+            assert_eq!(refused.kind, ErrorKind::Unsupported);
+            assert!(refused.text.contains(named), "{refused}");
+        }
     }
 
     #[test]

@@ -306,6 +306,7 @@ fn replies() -> Schemas {
             &["storage_reachable", "operation_status"],
             &json!({
                 "storage_reachable": {"type": "boolean"}, "operation_status": {"type": "object"}, "message_volume": {"type": "object"},
+                "catalog_reachable": {"type": "boolean"},
             }),
         ),
     );

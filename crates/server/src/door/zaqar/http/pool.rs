@@ -9,10 +9,12 @@ use super::body::{Body, Unread};
 use super::handle::{Handled, read_other};
 use super::service::{Admitted, Service};
 use super::write;
-use crate::door::zaqar::json::{Flaw, Raw};
-use crate::door::zaqar::operation::Flavor;
+use crate::door::zaqar::json::{self, Flaw, Raw};
+use crate::door::zaqar::operation::{
+    Detail, Flavor, UNABLE_TO_CREATE, flavor_members, pool_members,
+};
 use crate::door::zaqar::problem::Problem;
-use crate::door::zaqar::query::Query;
+use crate::door::zaqar::query::{Query, encode};
 use crate::door::zaqar::request;
 use crate::door::zaqar::route::Version;
 
@@ -24,8 +26,9 @@ impl Service {
             self.operations.pools(query.text("marker"), query.integer("limit")?)?;
         let last = pools.last().map(|pool| &*pool.name);
         let page = write::definitions("pools", request.path, last, limit, detailed, |out| {
-            crate::door::zaqar::json::write::list(out, &pools, |out, pool| {
-                write_pool(out, &format!("{}/{}", request.path, pool.name), pool, detailed);
+            json::write::list(out, &pools, |out, pool| {
+                let href = below(request.path, &pool.name);
+                write_pool(out, &href, pool, Detail::of(detailed));
             });
         });
         Ok(with_content_location(answer::json(StatusCode::OK, page), request))
@@ -33,7 +36,7 @@ impl Service {
 
     pub(super) async fn pool_put(&self, request: &Admitted<'_>, body: Unread) -> Handled {
         let body = read_other(body).await?;
-        let pool = request::read_pool(definition(&body)?)?;
+        let pool = request::read_pool(definition(&body)?, &[])?;
         let done = self.operations.put_pool(request.name(), &pool)?;
         self.operations.durable(done).await?;
         Ok(answer::located(answer::empty(StatusCode::CREATED), request.path_bytes()))
@@ -42,7 +45,7 @@ impl Service {
     pub(super) fn pool_get(&self, request: &Admitted<'_>) -> Handled {
         let detailed = Query::parse(request.query).boolean("detailed")?.unwrap_or(false);
         let pool = self.operations.pool(request.name())?;
-        Ok(one_pool(request, &pool, detailed))
+        Ok(one_pool(request, &pool, Detail::of(detailed)))
     }
 
     pub(super) async fn pool_patch(&self, request: &Admitted<'_>, body: Unread) -> Handled {
@@ -54,7 +57,7 @@ impl Service {
             Version::V1 => Ok(answer::empty(StatusCode::NO_CONTENT)),
             Version::V2 => {
                 let pool = self.operations.pool(request.name())?;
-                Ok(one_pool(request, &pool, false))
+                Ok(one_pool(request, &pool, Detail::Brief))
             }
         }
     }
@@ -72,8 +75,9 @@ impl Service {
             self.operations.flavors(query.text("marker"), query.integer("limit")?)?;
         let last = flavors.last().map(|flavor| &*flavor.name);
         let page = write::definitions("flavors", request.path, last, limit, detailed, |out| {
-            crate::door::zaqar::json::write::list(out, &flavors, |out, flavor| {
-                write_flavor(out, &format!("{}/{}", request.path, flavor.name), flavor, detailed);
+            json::write::list(out, &flavors, |out, flavor| {
+                let href = below(request.path, &flavor.name);
+                write_flavor(out, &href, flavor, Detail::of(detailed));
             });
         });
         Ok(with_content_location(answer::json(StatusCode::OK, page), request))
@@ -81,23 +85,13 @@ impl Service {
 
     pub(super) async fn flavor_put(&self, request: &Admitted<'_>, body: Unread) -> Handled {
         let body = read_other(body).await?;
-        let pools = request::read_flavor(definition(&body)?)?;
-        let name = request.name();
-        let refused = |text: String| {
-            let problem = Problem::new(400, "Unable to create", text);
-            Ok(answer::located(answer::problem(&problem), request.path_bytes()))
-        };
-        if pools.is_empty() {
-            return refused("Bad Request".to_owned());
-        }
-        match self.operations.put_flavor(name, &pools)? {
+        let pools = request::read_flavor(definition(&body)?, &[])?;
+        match self.operations.put_flavor(request.name(), &pools) {
             Ok(done) => {
                 self.operations.durable(done).await?;
                 Ok(answer::located(answer::empty(StatusCode::CREATED), request.path_bytes()))
             }
-            Err(pool) => refused(format!(
-                "Flavor {name} could not be created, error:Pool {pool} does not exist"
-            )),
+            Err(problem) => refused_flavor(request, problem),
         }
     }
 
@@ -112,14 +106,9 @@ impl Service {
             return Err(Problem::body("`pool_list` needs to be specified"));
         };
         let name = request.name();
-        self.operations.flavor(name)?;
-        match self.operations.put_flavor(name, &pools)? {
+        match self.operations.patch_flavor(name, &pools) {
             Ok(done) => self.operations.durable(done).await?,
-            Err(pool) => {
-                let text =
-                    format!("Flavor {name} could not be updated, error:Pool {pool} does not exist");
-                return Err(Problem::new(400, "updatefail", text));
-            }
+            Err(problem) => return refused_flavor(request, problem),
         }
         let flavor = self.operations.flavor(name)?;
         Ok(one_flavor(request, &flavor))
@@ -153,54 +142,48 @@ fn with_content_location(mut answer: Answer, request: &Admitted<'_>) -> Answer {
     answer
 }
 
-fn one_pool(request: &Admitted<'_>, pool: &PoolDefinition, detailed: bool) -> Answer {
+/// Where it would have been stands in the answer, as in Zaqar.
+fn refused_flavor(request: &Admitted<'_>, problem: Problem) -> Handled {
+    if problem.title != UNABLE_TO_CREATE {
+        return Err(problem);
+    }
+    Ok(answer::located(answer::problem(&problem), request.path_bytes()))
+}
+
+fn one_pool(request: &Admitted<'_>, pool: &PoolDefinition, detail: Detail) -> Answer {
     let mut out = Vec::with_capacity(256);
-    write_pool(&mut out, request.path, pool, detailed);
+    write_pool(&mut out, request.path, pool, detail);
     answer::json(StatusCode::OK, out)
 }
 
 fn one_flavor(request: &Admitted<'_>, flavor: &Flavor) -> Answer {
     let mut out = Vec::with_capacity(256);
-    write_flavor(&mut out, request.path, flavor, true);
+    write_flavor(&mut out, request.path, flavor, Detail::Full);
     answer::json(StatusCode::OK, out)
 }
 
-fn write_pool(out: &mut Vec<u8>, href: &str, pool: &PoolDefinition, detailed: bool) {
-    use crate::door::zaqar::json::write;
-
-    out.extend_from_slice(b"{\"name\":");
-    write::string(out, &pool.name);
-    out.extend_from_slice(b",\"href\":");
-    write::string(out, href);
-    out.extend_from_slice(b",\"weight\":");
-    write::integer(out, pool.weight.into());
-    out.extend_from_slice(b",\"uri\":");
-    write::string(out, &pool.uri);
-    out.extend_from_slice(b",\"flavor\":");
-    match &pool.flavor {
-        Some(flavor) => write::string(out, flavor),
-        None => out.extend_from_slice(b"null"),
-    }
-    if detailed {
-        out.extend_from_slice(b",\"options\":");
-        out.extend_from_slice(if pool.options.is_empty() { b"{}" } else { &pool.options });
-    }
+fn write_pool(out: &mut Vec<u8>, href: &str, pool: &PoolDefinition, detail: Detail) {
+    begin(out, href);
+    pool_members(out, pool, detail);
     out.push(b'}');
 }
 
-fn write_flavor(out: &mut Vec<u8>, href: &str, flavor: &Flavor, detailed: bool) {
-    use crate::door::zaqar::json::write;
-
-    out.extend_from_slice(b"{\"name\":");
-    write::string(out, &flavor.name);
-    out.extend_from_slice(b",\"href\":");
-    write::string(out, href);
-    out.extend_from_slice(b",\"pool_list\":");
-    write::list(out, &flavor.pools, |out, pool| write::string(out, pool));
-    if detailed {
-        out.extend_from_slice(
-            b",\"capabilities\":[\"FIFO\",\"CLAIMS\",\"DURABILITY\",\"AOD\",\"HIGH_THROUGHPUT\"]",
-        );
-    }
+fn write_flavor(out: &mut Vec<u8>, href: &str, flavor: &Flavor, detail: Detail) {
+    begin(out, href);
+    flavor_members(out, flavor, detail);
     out.push(b'}');
+}
+
+fn begin(out: &mut Vec<u8>, href: &str) {
+    out.extend_from_slice(b"{\"href\":");
+    json::write::string(out, href);
+    out.push(b',');
+}
+
+/// The path of a definition in its list.
+fn below(path: &str, name: &str) -> String {
+    let mut out = path.as_bytes().to_vec();
+    out.push(b'/');
+    encode(&mut out, name);
+    String::from_utf8_lossy(&out).into_owned()
 }

@@ -21,6 +21,19 @@ const CLAIM_MS: u64 = 60_000;
 /// Times to live of the messages, in milliseconds, should their deletion fail.
 const MESSAGE_MS: u64 = 60_000;
 
+/// Members of the report that are no pools.
+const MEMBERS: [&str; 4] =
+    ["catalog_reachable", "storage_reachable", "operation_status", "message_volume"];
+
+/// Where a round trip's queue lives.
+#[derive(Debug, Clone, Copy)]
+enum Home<'a> {
+    /// Where a new queue would.
+    Usual,
+    /// In this pool.
+    Pool(&'a str),
+}
+
 /// A step, whether it succeeded, and how long it took.
 #[derive(Debug)]
 struct Step {
@@ -35,7 +48,7 @@ impl Operations {
         !self.broker.watch().failed()
     }
 
-    /// Does a round trip in the caller's project; the report as JSON.
+    /// Does a round trip in the caller's project, and one in each pool; the report as JSON.
     ///
     /// # Errors
     ///
@@ -45,26 +58,52 @@ impl Operations {
             .broker
             .enter_service_or_create(&caller.project, self.limits.projects_max)
             .map_err(|error| Problem::from_broker(&error, "Project cannot be entered."))?;
+        let mut out = Vec::with_capacity(1024);
+        out.push(b'{');
+        if self.limits.pooling {
+            out.extend_from_slice(b"\"catalog_reachable\":");
+            write_bool(&mut out, self.is_reachable());
+            for pool in self.broker.pools_page("", usize::MAX) {
+                // Of two members with one name nobody could read both.
+                if MEMBERS.contains(&&*pool.name) {
+                    continue;
+                }
+                let steps = self.travel(&access, Home::Pool(&pool.name)).await;
+                out.push(b',');
+                write::string(&mut out, &pool.name);
+                out.extend_from_slice(b":{");
+                self.report(&mut out, &steps, self.broker.pool_volume(&pool));
+                out.push(b'}');
+            }
+            out.push(b',');
+        }
+        let steps = self.travel(&access, Home::Usual).await;
+        self.report(&mut out, &steps, self.volume());
+        out.push(b'}');
+        Ok(out)
+    }
+
+    async fn travel(&self, access: &Access, home: Home<'_>) -> Vec<Step> {
         let mut trip = Trip {
             operations: self,
             name: format!("amq.posthouse.health.{}", Uuid::new_v4()),
-            access,
+            home,
+            access: access.clone(),
             steps: Vec::with_capacity(8),
         };
         trip.travel().await;
-        Ok(self.report(&trip.steps))
+        trip.steps
     }
 
-    fn report(&self, steps: &[Step]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(1024);
-        out.extend_from_slice(b"{\"storage_reachable\":");
-        out.extend_from_slice(if self.is_reachable() { b"true" } else { b"false" });
+    fn report(&self, out: &mut Vec<u8>, steps: &[Step], (free, claimed): (u64, u64)) {
+        out.extend_from_slice(b"\"storage_reachable\":");
+        write_bool(out, self.is_reachable());
         out.extend_from_slice(b",\"operation_status\":{");
         for (index, step) in steps.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            write::string(&mut out, step.name);
+            write::string(out, step.name);
             let Step { succeeded, seconds, .. } = step;
             let reference = match succeeded {
                 true => "null".to_owned(),
@@ -75,13 +114,11 @@ impl Operations {
             );
             out.extend_from_slice(text.as_bytes());
         }
-        let (free, claimed) = self.volume();
         let total = free + claimed;
         let volume = format!(
-            "}},\"message_volume\":{{\"free\":{free},\"claimed\":{claimed},\"total\":{total}}}}}"
+            "}},\"message_volume\":{{\"free\":{free},\"claimed\":{claimed},\"total\":{total}}}"
         );
         out.extend_from_slice(volume.as_bytes());
-        out
     }
 
     /// Messages of all projects: free ones and claimed ones.
@@ -94,12 +131,17 @@ impl Operations {
     }
 }
 
+fn write_bool(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
 /// A round trip under way.
 struct Trip<'a> {
     operations: &'a Operations,
     access: Access,
     /// The queue's name; lists do not show it.
     name: String,
+    home: Home<'a>,
     steps: Vec<Step>,
 }
 
@@ -107,7 +149,15 @@ impl Trip<'_> {
     async fn travel(&mut self) {
         let (access, name) = (self.access.clone(), self.name.clone());
         let now = self.operations.now();
-        self.step("create_queue", || Ok(access.ensure_queue(&name, now)?.2)).await;
+        let home = self.home;
+        let creating = || {
+            let made = match home {
+                Home::Usual => access.ensure_queue(&name, now),
+                Home::Pool(pool) => access.ensure_queue_in_pool(&name, pool, now),
+            };
+            Ok(made?.2)
+        };
+        self.step("create_queue", creating).await;
         let mut first = Sequence(0);
         let post = Post {
             properties: &[0, 0],

@@ -39,7 +39,7 @@ pub(crate) use claims::{ClaimView, NewClaim};
 pub(crate) use following::Following;
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
 pub(crate) use place::TOPIC_PREFIX;
-pub(crate) use pools::Flavor;
+pub(crate) use pools::{Detail, Flavor, UNABLE_TO_CREATE, flavor_members, pool_members};
 pub(crate) use queues::{Edge, QueuesPage, QueuesQuery, Stats};
 pub(crate) use subscriptions::{Made, SubscriptionView, SubscriptionsPage, exists};
 pub(crate) use view::{MessageView, write_body};

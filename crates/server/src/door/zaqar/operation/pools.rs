@@ -5,14 +5,68 @@ use std::sync::Arc;
 use broker::{BrokerError, Kind, PoolDefinition, PutPool};
 
 use super::{Done, Operations};
+use crate::door::zaqar::json::write;
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::request::{Bound, PoolChange, limit_of};
+
+/// What is said of a flavor that cannot be made. Such an answer tells its path as well, over HTTP.
+pub(crate) const UNABLE_TO_CREATE: &str = "Unable to create";
+
+/// What every pool is good for. Zaqar's MongoDB store has the same.
+const CAPABILITIES: [&str; 5] = ["FIFO", "CLAIMS", "DURABILITY", "AOD", "HIGH_THROUGHPUT"];
 
 /// A flavor and its pools.
 #[derive(Debug)]
 pub(crate) struct Flavor {
     pub(crate) name: Box<str>,
     pub(crate) pools: Vec<Box<str>>,
+}
+
+/// How much of a definition is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Without options and capabilities.
+    Brief,
+    /// All.
+    Full,
+}
+
+impl Detail {
+    /// What the parameter `detailed` means.
+    pub(crate) fn of(detailed: bool) -> Self {
+        if detailed { Self::Full } else { Self::Brief }
+    }
+}
+
+/// Writes the members of a pool, without braces.
+pub(crate) fn pool_members(out: &mut Vec<u8>, pool: &PoolDefinition, detail: Detail) {
+    out.extend_from_slice(b"\"name\":");
+    write::string(out, &pool.name);
+    out.extend_from_slice(b",\"weight\":");
+    write::integer(out, pool.weight.into());
+    out.extend_from_slice(b",\"uri\":");
+    write::string(out, &pool.uri);
+    out.extend_from_slice(b",\"flavor\":");
+    match &pool.flavor {
+        Some(flavor) => write::string(out, flavor),
+        None => out.extend_from_slice(b"null"),
+    }
+    if detail == Detail::Full {
+        out.extend_from_slice(b",\"options\":");
+        out.extend_from_slice(if pool.options.is_empty() { b"{}" } else { &pool.options });
+    }
+}
+
+/// Writes the members of a flavor, without braces.
+pub(crate) fn flavor_members(out: &mut Vec<u8>, flavor: &Flavor, detail: Detail) {
+    out.extend_from_slice(b"\"name\":");
+    write::string(out, &flavor.name);
+    out.extend_from_slice(b",\"pool_list\":");
+    write::list(out, &flavor.pools, |out, pool| write::string(out, pool));
+    if detail == Detail::Full {
+        out.extend_from_slice(b",\"capabilities\":");
+        write::list(out, CAPABILITIES, write::string);
+    }
 }
 
 impl Operations {
@@ -94,7 +148,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// 403 if it belongs to a flavor or queues live in it, 503.
+    /// 403 if it is the only one of a flavor or queues live in it, 503.
     pub(crate) fn delete_pool(&self, name: &str) -> Result<Done<()>, Problem> {
         match self.broker.delete_pool(name) {
             Ok(ticket) => Ok(Done { answer: (), ticket }),
@@ -138,21 +192,50 @@ impl Operations {
         pools.map(|pools| Flavor { name: name.into(), pools }).ok_or_else(missing)
     }
 
-    /// Makes a flavor of these pools, or replaces it; the name of a pool that there is not is handed back.
+    /// Makes a flavor of these pools, or replaces it.
     ///
     /// # Errors
     ///
-    /// 503.
-    pub(crate) fn put_flavor(
+    /// 400 for no pools, or one that there is not, 503.
+    pub(crate) fn put_flavor(&self, name: &str, pools: &[String]) -> Result<Done<()>, Problem> {
+        let refused = |pool: &str| {
+            let text =
+                format!("Flavor {name} could not be created, error:Pool {pool} does not exist");
+            Problem::new(400, UNABLE_TO_CREATE, text)
+        };
+        self.set_flavor(name, pools, refused)
+    }
+
+    /// Changes the pools of a flavor.
+    ///
+    /// # Errors
+    ///
+    /// 404, and as [`Operations::put_flavor`].
+    pub(crate) fn patch_flavor(&self, name: &str, pools: &[String]) -> Result<Done<()>, Problem> {
+        if !pools.is_empty() {
+            self.flavor(name)?;
+        }
+        let refused = |pool: &str| {
+            let text = format!("Flavor {name} cant be updated, error:Pool {pool} does not exist");
+            Problem::new(400, "updatefail", text)
+        };
+        self.set_flavor(name, pools, refused)
+    }
+
+    fn set_flavor(
         &self,
         name: &str,
         pools: &[String],
-    ) -> Result<Result<Done<()>, Box<str>>, Problem> {
+        refused: impl FnOnce(&str) -> Problem,
+    ) -> Result<Done<()>, Problem> {
+        if pools.is_empty() {
+            return Err(Problem::new(400, UNABLE_TO_CREATE, "Bad Request"));
+        }
         let pools: Vec<_> = pools.iter().map(String::as_str).collect();
         match self.broker.put_flavor(name, &pools) {
-            Ok(ticket) => Ok(Ok(Done { answer: (), ticket })),
-            Err(BrokerError::NotFound { kind: Kind::Pool, name }) => Ok(Err(name)),
-            Err(error) => Err(Problem::from_broker(&error, "Flavor could not be created.")),
+            Ok(ticket) => Ok(Done { answer: (), ticket }),
+            Err(BrokerError::NotFound { kind: Kind::Pool, name }) => Err(refused(&name)),
+            Err(error) => Err(Problem::from_broker(&error, "Flavor could not be stored.")),
         }
     }
 

@@ -9,7 +9,7 @@ use super::place::{prefix, shown_name};
 use super::{Done, Operations};
 use crate::auth::Caller;
 use crate::door::zaqar::identity::{Family, MessageId};
-use crate::door::zaqar::json::Raw;
+use crate::door::zaqar::json::Kind;
 use crate::door::zaqar::metadata::{Metadata, Rules};
 use crate::door::zaqar::patch;
 use crate::door::zaqar::problem::Problem;
@@ -85,7 +85,10 @@ impl Operations {
         metadata: &Metadata,
     ) -> Result<Done<bool>, Problem> {
         self.check_metadata(metadata, family)?;
-        let flavor = metadata.get("_flavor").filter(|_| self.limits.pooling).and_then(Raw::string);
+        let flavor = metadata.get("_flavor").filter(|_| self.limits.pooling);
+        // What is no text names no flavor that there is.
+        let flavor = flavor.filter(|flavor| flavor.kind() != Kind::Null);
+        let flavor = flavor.map(|it| it.string().unwrap_or_else(|| it.text().into()));
         let made = self.place_or_new_of_flavor(caller, family, name, flavor.as_deref())?;
         let (place, is_new) = made.answer;
         if !is_new || metadata == &Metadata::default() {

@@ -17,21 +17,13 @@ pub(crate) struct PoolChange {
     pub(crate) options: Option<String>,
 }
 
-/// Reads a whole pool: weight and URI are there, and nothing that is not known.
+/// Reads a whole pool: weight and URI are there, and nothing that is not known, but what stands `beside` it.
 ///
 /// # Errors
 ///
 /// 400 in the words of a JSON schema.
-pub(crate) fn read_pool(document: Raw<'_>) -> Result<PoolChange, Problem> {
-    let known = ["weight", "uri", "flavor", "options"];
-    if document.kind() != Kind::Object {
-        return Err(Problem::document_type());
-    }
-    if let Some((name, _)) = document.members().find(|(name, _)| !known.contains(&&**name)) {
-        return Err(Problem::body(format!(
-            "Additional properties are not allowed ('{name}' was unexpected)"
-        )));
-    }
+pub(crate) fn read_pool(document: Raw<'_>, beside: &[&str]) -> Result<PoolChange, Problem> {
+    refuse_others(document, &["weight", "uri", "flavor", "options"], beside)?;
     for required in ["weight", "uri"] {
         if document.member(required).is_none() {
             return Err(Problem::body(format!("'{required}' is a required property")));
@@ -95,20 +87,34 @@ pub(crate) fn read_pool_list(document: Raw<'_>) -> Result<Option<Vec<String>>, P
     list.items().map(text).collect::<Result<_, _>>().map(Some)
 }
 
-/// Reads a whole flavor: its list of pools, and nothing that is not known.
+/// Reads a whole flavor: its list of pools, and nothing that is not known, but what stands `beside` it.
 ///
 /// # Errors
 ///
 /// 400 in the words of a JSON schema.
-pub(crate) fn read_flavor(document: Raw<'_>) -> Result<Vec<String>, Problem> {
+pub(crate) fn read_flavor(document: Raw<'_>, beside: &[&str]) -> Result<Vec<String>, Problem> {
+    refuse_others(document, &["pool_list", "capabilities"], beside)?;
     let list = read_pool_list(document)?;
-    let known = ["pool_list", "capabilities"];
-    if let Some((name, _)) = document.members().find(|(name, _)| !known.contains(&&**name)) {
-        return Err(Problem::body(format!(
-            "Additional properties are not allowed ('{name}' was unexpected)"
-        )));
+    if let Some(other) = document.member("capabilities").filter(|it| it.kind() != Kind::Object) {
+        return Err(wrong(other, "is not of type 'object'"));
     }
     list.ok_or_else(|| Problem::body("'pool_list' is a required property"))
+}
+
+fn refuse_others(document: Raw<'_>, known: &[&str], beside: &[&str]) -> Result<(), Problem> {
+    if document.kind() != Kind::Object {
+        return Err(Problem::document_type());
+    }
+    let is_known = |name: &str| known.contains(&name) || beside.contains(&name);
+    match document.members().find(|(name, _)| !is_known(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let shown: String = name.chars().take(TEXT_CHARS_MAX).collect();
+            Err(Problem::body(format!(
+                "Additional properties are not allowed ('{shown}' was unexpected)"
+            )))
+        }
+    }
 }
 
 fn text(value: Raw<'_>) -> Result<String, Problem> {
@@ -135,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_pool_has_a_weight_and_a_uri_and_nothing_unknown() {
-        let pool = |text: &str| read_pool(check(text.as_bytes()).unwrap());
+        let pool = |text: &str| read_pool(check(text.as_bytes()).unwrap(), &[]);
 
         let read = pool(r#"{"weight": 10, "uri": "memory:", "flavor": ""}"#).unwrap();
         assert_eq!(
@@ -160,10 +166,14 @@ mod tests {
 
     #[test]
     fn a_flavor_is_a_list_of_pools() {
-        let flavor = |text: &str| read_flavor(check(text.as_bytes()).unwrap());
+        let flavor = |text: &str| read_flavor(check(text.as_bytes()).unwrap(), &[]);
 
         assert_eq!(flavor(r#"{"pool_list": ["a"], "capabilities": {}}"#).unwrap(), ["a"]);
         assert_eq!(refused(flavor("{}")), "'pool_list' is a required property");
         assert_eq!(refused(flavor(r#"{"pool_list": "a"}"#)), "'a' is not of type 'array'");
+        assert_eq!(
+            refused(flavor(r#"{"pool_list": ["a"], "capabilities": []}"#)),
+            "[] is not of type 'object'"
+        );
     }
 }

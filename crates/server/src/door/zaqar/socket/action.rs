@@ -102,6 +102,7 @@ const POOL: &[(&str, Wanted)] = &[
 const FLAVOR: &[(&str, Wanted)] = &[
     ("flavor_name", Wanted::Text),
     ("pool_list", Wanted::List),
+    ("pool_name", Wanted::Text),
     ("capabilities", Wanted::Object),
     ("detailed", Wanted::Bool),
 ];

@@ -10,7 +10,7 @@
 //! | `msgpack` | binary frames, as JSON and back |
 //! | `action` | what can be asked, and the form that each request must have |
 //! | `perform`, `show` | from actions to operations, and what they come to as bodies |
-//! | `subscribe` | the actions on subscriptions |
+//! | `subscribe`, `pool` | the actions on subscriptions, and on pools and flavors |
 //! | `push`, `attachment` | notifications of the queues that a connection subscribed to |
 
 mod action;
@@ -21,6 +21,7 @@ mod handshake;
 mod login;
 mod msgpack;
 mod perform;
+mod pool;
 mod push;
 mod session;
 mod show;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::action::Action;
 use super::envelope::{Answer, Codec, Request};
+use super::pool;
 use super::push::Push;
 use super::session::Reply;
 use super::show;
@@ -73,16 +74,12 @@ pub(super) async fn perform(asked: &Asked<'_>, push: &mut Push, answer: u64) -> 
         | Action::FlavorCreate
         | Action::FlavorUpdate
         | Action::FlavorGet
-        | Action::FlavorDelete => Err(Problem::new(
-            404,
-            "404 Not Found",
-            "Pools and flavors are not offered over WebSocket.",
-        )),
+        | Action::FlavorDelete => pool::perform(asked),
     }
 }
 
 impl<'a> Asked<'a> {
-    fn operations(&self) -> &'a Operations {
+    pub(super) fn operations(&self) -> &'a Operations {
         &self.shared.operations
     }
 
@@ -102,7 +99,7 @@ impl<'a> Asked<'a> {
         self.request.member(name)?.integer()
     }
 
-    fn boolean(&self, name: &str) -> bool {
+    pub(super) fn boolean(&self, name: &str) -> bool {
         self.request.member(name).and_then(Raw::boolean).unwrap_or(false)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker::Subscription;
+use broker::{PoolDefinition, Subscription};
 use model::{ClaimId, Timestamp};
 use posthouse_amqp::properties::Properties;
 use store::Leased;
@@ -12,7 +12,8 @@ use super::attachment::{AckedBy, Attachment};
 use crate::door::zaqar::iso_time;
 use crate::door::zaqar::json::write;
 use crate::door::zaqar::operation::{
-    ClaimView, Edge, MessageView, MessagesPage, NewClaim, Posted, QueuesPage, Stats, write_body,
+    ClaimView, Detail, Edge, Flavor, MessageView, MessagesPage, NewClaim, Posted, QueuesPage, Stats,
+    flavor_members, pool_members, write_body,
 };
 
 /// Room for a message beside its body.
@@ -152,6 +153,38 @@ pub(super) fn subscription(subscription: &Subscription, now: Timestamp) -> Vec<u
     out.extend_from_slice(&subscription.options);
     out.extend_from_slice(b",\"confirmed\":");
     out.extend_from_slice(if subscription.confirmed { b"true" } else { b"false" });
+    out.push(b'}');
+    out
+}
+
+/// `{"pools": […]}`.
+pub(super) fn pools(page: &[Arc<PoolDefinition>], detail: Detail) -> Vec<u8> {
+    let mut out = b"{\"pools\":".to_vec();
+    write::list(&mut out, page, |out, it| out.extend_from_slice(&pool(it, detail)));
+    out.push(b'}');
+    out
+}
+
+/// `{"name", "weight", "uri", "flavor", "options"?}`.
+pub(super) fn pool(pool: &PoolDefinition, detail: Detail) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    pool_members(&mut out, pool, detail);
+    out.push(b'}');
+    out
+}
+
+/// `{"flavors": […]}`.
+pub(super) fn flavors(page: &[Flavor], detail: Detail) -> Vec<u8> {
+    let mut out = b"{\"flavors\":".to_vec();
+    write::list(&mut out, page, |out, it| out.extend_from_slice(&flavor(it, detail)));
+    out.push(b'}');
+    out
+}
+
+/// `{"name", "pool_list", "capabilities"?}`.
+pub(super) fn flavor(flavor: &Flavor, detail: Detail) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    flavor_members(&mut out, flavor, detail);
     out.push(b'}');
     out
 }
