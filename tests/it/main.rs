@@ -42,6 +42,7 @@ mod sealed_deliveries;
 mod serve_command;
 mod streams;
 mod subscriptions_over_http;
+mod subscriptions_over_websocket;
 mod tenant_isolation;
 mod time_to_live;
 mod token_command;

@@ -179,6 +179,70 @@ fn what_a_client_acknowledges_itself_comes_again_until_it_did() {
 }
 
 #[test]
+fn a_filter_decides_what_a_connection_is_sent() {
+    let Some(program) = start(&[]) else { return };
+    let filter = json!({ "filter": "body.n > 1" });
+    let (mut passing, mut named) = (Socket::of(&program), Socket::of(&program));
+    subscribe(&mut passing, filter.clone());
+    let by_client = json!({ "filter": "body.n > 1", "durable_name": "mailer", "ack": "client" });
+    let id = subscribe(&mut named, by_client.clone());
+    let mut poster = Socket::of(&program);
+
+    // More than may be under way unacknowledged: what is not wanted must not take their places.
+    for round in 0..30 {
+        let messages: Vec<Value> = (0..10).map(|_| json!({ "body": { "n": 1 } })).collect();
+        let (status, _) =
+            poster.ask("message_post", json!({ "queue_name": "q", "messages": messages }));
+        assert_eq!(status, 201);
+        post(&mut poster, json!({ "n": 2, "round": round }));
+    }
+    for round in 0..30 {
+        let wanted = json!({ "n": 2, "round": round });
+        assert_eq!(passing.next_json(), notification(&wanted, 300));
+        let got = named.next_json();
+        assert_eq!((&got["body"], &got["delivery"]), (&wanted, &json!(round + 1)));
+    }
+    let ack = json!({ "subscription_id": id, "delivery": 30 });
+    assert_eq!(named.ask("subscription_ack", ack).0, 204);
+    drop(named);
+
+    let mut again = Socket::of(&program);
+    subscribe(&mut again, by_client);
+    post(&mut poster, json!({ "n": 3 }));
+    assert_eq!(again.next_json()["body"], json!({ "n": 3 }));
+    let wrong = json!({ "queue_name": "q", "options": { "filter": "what is" } });
+    let (status, refused) = again.ask("subscription_create", wrong);
+    assert_eq!(status, 400, "{refused}");
+}
+
+#[test]
+fn a_slow_subscriber_without_a_name_loses_the_oldest_and_is_told_how_many() {
+    const POSTS: u64 = 150;
+    let Some(program) = start(&["queues.websocket_backlog_messages_max=10"]) else { return };
+    let (mut slow, mut poster) = (Socket::of(&program), Socket::of(&program));
+    subscribe(&mut slow, json!({}));
+    let large = "x".repeat(200_000);
+
+    // More than the socket and the outbox hold, by far.
+    for number in 0..POSTS {
+        post(&mut poster, json!([number, large]));
+    }
+
+    let (mut got, mut missed, mut last) = (0, 0, None);
+    while last != Some(POSTS - 1) {
+        let next = slow.next_json();
+        let number = next["body"][0].as_u64();
+        assert!(number > last || last.is_none(), "{last:?} {number:?}");
+        (got, missed, last) = (got + 1, missed + next["missed"].as_u64().unwrap_or(0), number);
+    }
+    assert_eq!(got + missed, POSTS);
+    assert!(missed > 0);
+    // The queue has them all.
+    let stats = poster.ask("queue_get_stats", json!({ "queue_name": "q" })).1;
+    assert_eq!(stats["messages"]["total"], POSTS);
+}
+
+#[test]
 fn one_post_reaches_a_thousand_sockets() {
     let Some(program) = start(&[]) else { return };
     let mut subscribers: Vec<Socket> = (0..1000).map(|_| Socket::of(&program)).collect();

@@ -197,6 +197,7 @@ impl Broker {
                 tracing::warn!(queue = %queue.name, %error, "cannot push messages out of a full queue");
                 return;
             }
+            queue.note_pushed_out(messages.len());
         }
     }
 }

@@ -94,7 +94,9 @@ pub use reply::{REPLY_TO, is_reply_token};
 pub use service::TENANT_NAME_BYTES_MAX;
 pub use settle::{Counted, Holder, Refused, SettleBatch};
 pub use store::{Condition, Removal};
-pub use subscribe::{Confirmation, Output, Subscribe, Subscribed, SubscriptionChange, Updated};
+pub use subscribe::{
+    Backlog, Confirmation, Output, Subscribe, Subscribed, SubscriptionChange, Updated,
+};
 pub use subscriptions::{SUBSCRIPTIONS_PER_QUEUE_MAX, Subscription};
 pub use tenant::{Tenant, TenantDescription};
 pub use users::{User, Users};

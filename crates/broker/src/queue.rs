@@ -64,6 +64,7 @@ pub struct Queue {
     deleted: AtomicBool,
     /// Its consumers took nothing while a publisher waited for them: no use in waiting again before they do.
     stalled: AtomicBool,
+    pushed_out: AtomicU64,
     role: Role,
     /// Whatever enters this queue enters these, too.
     followers: RwLock<Arc<[Arc<Self>]>>,
@@ -112,6 +113,7 @@ impl Queue {
             used: AtomicU64::new(now.0),
             deleted: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            pushed_out: AtomicU64::new(0),
             role: Role::Ordinary,
             followers: RwLock::default(),
             metadata: Mutex::default(),
@@ -161,10 +163,19 @@ impl Queue {
         id: QueueId,
         tenant: Arc<str>,
         definition: QueueDefinition,
-        role: Role,
+        (role, settings): (Role, QueueSettings),
         now: Timestamp,
     ) -> Self {
-        Self { role, ..Self::new(id, tenant, definition, None, Arc::default(), now) }
+        Self { role, ..Self::new(id, tenant, definition, None, Arc::new(settings), now) }
+    }
+
+    /// Messages that were dropped because it was full, since the start.
+    pub fn pushed_out(&self) -> u64 {
+        self.pushed_out.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_pushed_out(&self, count: usize) {
+        self.pushed_out.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Whether delayed messages of the exchange of its name wait in it.

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use model::permission::Verb;
-use model::{QueueDefinition, QueueId, SubscriptionId, Ticket, Timestamp};
+use model::{QueueDefinition, QueueId, QueueSettings, SubscriptionId, Ticket, Timestamp};
 use store::{Change, Commit};
 
 use crate::access::Access;
@@ -39,8 +39,17 @@ pub enum Output {
     Delivery,
     /// By a consumer, through restarts and while there is none.
     DurableConsumer,
-    /// By a consumer; a restart ends it.
-    Consumer,
+    /// By a consumer; a restart ends it. No more waits for it than its backlog: then the oldest is dropped.
+    Consumer(Backlog),
+}
+
+/// How much may wait for a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Most messages.
+    pub messages_max: u64,
+    /// Most bytes of their bodies.
+    pub bytes_max: u64,
 }
 
 /// What somebody subscribes.
@@ -137,12 +146,7 @@ impl Access {
         }
         let seconds = u32::try_from((now.0 / 1000) & u64::from(u32::MAX)).unwrap_or(0);
         let id = SubscriptionId::new(seconds, broker.unforeseeable());
-        let role = match subscribe.output {
-            Output::Delivery => Role::Fed(id),
-            Output::DurableConsumer | Output::Consumer => Role::Follower,
-        };
-        let durable = subscribe.output != Output::Consumer;
-        let follower = broker.make_follower(tenant, &queue, id, (role, durable), now)?;
+        let follower = broker.make_follower(tenant, &queue, id, subscribe.output, now)?;
         let subscription = Arc::new(Subscription {
             id,
             tenant: Arc::clone(&tenant.name),
@@ -343,13 +347,22 @@ fn check(subscriber: Option<&str>, options: Option<&[u8]>) -> Result<(), BrokerE
 fn follower_of(
     tenant: &Tenant,
     (queue, subscription): (&str, SubscriptionId),
-    (role, durable): (Role, bool),
+    output: Output,
     id: QueueId,
     now: Timestamp,
 ) -> Arc<Queue> {
+    let (role, backlog) = match output {
+        Output::Delivery => (Role::Fed(subscription), None),
+        Output::DurableConsumer => (Role::Follower, None),
+        Output::Consumer(backlog) => (Role::Follower, Some(backlog)),
+    };
+    let name = format!("{queue}/{subscription}");
     let definition =
-        QueueDefinition { durable, ..QueueDefinition::plain(&format!("{queue}/{subscription}")) };
-    Arc::new(Queue::follower(id, Arc::clone(&tenant.name), definition, role, now))
+        QueueDefinition { durable: backlog.is_none(), ..QueueDefinition::plain(&name) };
+    let mut settings = QueueSettings::default();
+    settings.max_length = backlog.map(|backlog| backlog.messages_max);
+    settings.max_length_bytes = backlog.map(|backlog| backlog.bytes_max);
+    Arc::new(Queue::follower(id, Arc::clone(&tenant.name), definition, (role, settings), now))
 }
 
 impl Broker {
@@ -358,11 +371,11 @@ impl Broker {
         tenant: &Tenant,
         queue: &Queue,
         subscription: SubscriptionId,
-        kind: (Role, bool),
+        output: Output,
         now: Timestamp,
     ) -> Result<Arc<Queue>, BrokerError> {
         let id = beside(queue.id, self.allocate_queue_count()?);
-        let follower = follower_of(tenant, (&queue.name, subscription), kind, id, now);
+        let follower = follower_of(tenant, (&queue.name, subscription), output, id, now);
         let changes = vec![Change::CreateQueue { queue: follower.id, kind: follower.kind() }];
         self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
         self.remember_queue(&follower);
@@ -396,8 +409,8 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let id: SubscriptionId =
             id.parse().map_err(|error| BrokerError::Invalid(format!("'{id}': {error}")))?;
-        let role = if value.fed { Role::Fed(id) } else { Role::Follower };
-        let follower = follower_of(tenant, (queue, id), (role, true), QueueId(value.follower), now);
+        let output = if value.fed { Output::Delivery } else { Output::DurableConsumer };
+        let follower = follower_of(tenant, (queue, id), output, QueueId(value.follower), now);
         self.ensure_in_pool(&follower, now)?;
         self.remember_queue(&follower);
         let subscription = Arc::new(Subscription {

@@ -113,22 +113,7 @@ impl Letter {
         if self.is_told() {
             return Ok(true);
         }
-        if self.body().len() > FILTERED_BYTES_MAX {
-            return Err(Unanswered::TooExpensive);
-        }
-        let json = json_of(self.content_type(), self.body());
-        let body =
-            serde_json::from_slice(&json).map_err(|error| Unanswered::Failed(error.to_string()))?;
-        let headers = headers(&self.message);
-        let headers: Vec<(String, Json)> =
-            headers.iter().map(|(name, value)| (name.to_owned(), json_value(value, 0))).collect();
-        filter.matches(&Subject {
-            body: &body,
-            headers: &headers,
-            queue: &self.queue,
-            ttl: ttl_s(&self.message),
-            body_bytes: json.len(),
-        })
+        filter.matches_content(&self.message, (self.content_type(), self.body()), &self.queue)
     }
 
     /// Properties of the message as it is passed on to an exchange, and its body in the clear if it is kept otherwise: who
@@ -155,6 +140,38 @@ impl Letter {
         let known = Properties { content_type: self.content_type(), ..known };
         known.encode(&mut encoded).map_err(|_| unreadable())?;
         Ok(encoded)
+    }
+}
+
+impl Filter {
+    /// Whether the filter is true for a message, whose body is in the clear, of a queue of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`]; the message is not for the subscriber then.
+    pub fn matches_message(&self, message: &Message, queue: &str) -> Result<bool, Unanswered> {
+        let properties = Properties::decode(message.properties()).ok();
+        let content_type = properties.and_then(|properties| properties.content_type);
+        self.matches_content(message, (content_type, message.body()), queue)
+    }
+
+    fn matches_content(
+        &self,
+        message: &Message,
+        (content_type, body): (Option<&str>, &[u8]),
+        queue: &str,
+    ) -> Result<bool, Unanswered> {
+        if body.len() > FILTERED_BYTES_MAX {
+            return Err(Unanswered::TooExpensive);
+        }
+        let json = json_of(content_type, body);
+        let body =
+            serde_json::from_slice(&json).map_err(|error| Unanswered::Failed(error.to_string()))?;
+        let headers = headers(message);
+        let headers: Vec<(String, Json)> =
+            headers.iter().map(|(name, value)| (name.to_owned(), json_value(value, 0))).collect();
+        let (ttl, body_bytes) = (ttl_s(message), json.len());
+        self.matches(&Subject { body: &body, headers: &headers, queue, ttl, body_bytes })
     }
 }
 

@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use broker::follow::{Attempted, PassOn, TOLD_EXCHANGE};
 use broker::{
-    Access, BrokerError, BrowseFilter, ClaimRequest, Confirmation, ConsumeOptions, Credit, Outbox,
-    Outgoing, Output, Poison, Publish, Published, Publisher, Subscribe, Subscribed, Subscription,
-    SubscriptionChange, Updated,
+    Access, Backlog, BrokerError, BrowseFilter, ClaimRequest, Confirmation, ConsumeOptions, Credit,
+    Outbox, Outgoing, Output, Poison, Publish, Published, Publisher, Subscribe, Subscribed,
+    Subscription, SubscriptionChange, Updated,
 };
 use model::SubscriptionId;
 use posthouse_amqp::properties::Properties;
@@ -18,6 +18,8 @@ use testkit::store::wait;
 use crate::world::{World, bodies, post, properties, with_queue};
 
 const HOUR_MS: u64 = 3_600_000;
+
+const BACKLOG: Backlog = Backlog { messages_max: 3, bytes_max: 1000 };
 
 fn to<'a>(subscriber: &'a str, output: Output) -> Subscribe<'a> {
     let confirmation = Confirmation::NotNeeded;
@@ -289,7 +291,8 @@ fn subscriptions_and_what_they_are_owed_survive_a_restart() {
     let access = world.enter();
     access.ensure_queue("q", world.now()).unwrap();
     let subscription = subscribe(&access, "q", "http://one");
-    let transient = access.subscribe("q", &to("ws://socket", Output::Consumer), world.now());
+    let transient =
+        access.subscribe("q", &to("ws://socket", Output::Consumer(BACKLOG)), world.now());
     assert!(matches!(transient, Ok(Subscribed::New(..))));
     world.durable(post(&access, "q", &["a", "b", "c"]).ticket);
     let leased = lease(&world, &subscription);
@@ -313,6 +316,29 @@ fn subscriptions_and_what_they_are_owed_survive_a_restart() {
     world.durable(post(&access, "q", &["d"]).ticket);
     assert_eq!(texts(&lease(&world, &subscription)), ["d"]);
     assert_eq!(access.subscriptions_page("q", None, 10, world.now()).unwrap().len(), 1);
+}
+
+#[test]
+fn no_more_waits_for_a_transient_subscriber_than_its_backlog() {
+    let (world, access) = with_queue();
+    let wish = to("ws://socket", Output::Consumer(BACKLOG));
+    let Ok(Subscribed::New(small, _)) = access.subscribe("q", &wish, world.now()) else { panic!() };
+    let wish = to("ws://named", Output::DurableConsumer);
+    let Ok(Subscribed::New(named, _)) = access.subscribe("q", &wish, world.now()) else { panic!() };
+
+    world.durable(post(&access, "q", &["a", "b", "c", "d", "e"]).ticket);
+    assert_eq!(world.broker.followed_stats(&small).unwrap().ready, 3);
+    assert_eq!(small.follower().pushed_out(), 2);
+    let large = "x".repeat(700);
+    world.durable(post(&access, "q", &[&large, &large]).ticket);
+
+    assert_eq!(world.broker.followed_stats(&small).unwrap().ready, 1);
+    assert_eq!(small.follower().pushed_out(), 6);
+    assert_eq!(world.broker.followed_stats(&named).unwrap().ready, 7);
+    assert_eq!(
+        access.browse("q", None, 10, BrowseFilter::default(), world.now()).unwrap().messages.len(),
+        7
+    );
 }
 
 #[test]

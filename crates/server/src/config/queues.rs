@@ -29,6 +29,10 @@ pub struct Queues {
     pub websocket_origins: Vec<String>,
     /// After so much silence a WebSocket's peer is asked whether it is there.
     pub websocket_ping: Duration,
+    /// Messages that may wait for a WebSocket's subscription without a durable name.
+    pub websocket_backlog_messages_max: u64,
+    /// Bytes of their bodies.
+    pub websocket_backlog_bytes_max: u64,
     /// Over all HTTP listeners, WebSockets included.
     pub connections_max: usize,
     /// Between two requests, and for a request's head.
@@ -84,6 +88,10 @@ pub(super) fn read(r: &mut Reader<'_>) -> Queues {
             "queues.websocket_ping",
             Duration::from_millis(100)..=Duration::from_secs(3600),
         ),
+        websocket_backlog_messages_max: r
+            .number("queues.websocket_backlog_messages_max", 1..=100_000_000),
+        websocket_backlog_bytes_max: r
+            .bytes("queues.websocket_backlog_bytes_max", 1..=1024 * 1024 * 1024 * 1024),
         connections_max: r.number("queues.connections_max", 1..=10_000_000),
         idle_timeout: r
             .duration("queues.idle_timeout", Duration::from_secs(1)..=Duration::from_secs(3600)),

@@ -297,7 +297,7 @@ pub(super) fn stats(base: &str, family: Family, stats: &Stats) -> Vec<u8> {
 pub(super) fn subscriptions(path: &str, page: &SubscriptionsPage) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + page.subscriptions.len() * 256);
     out.extend_from_slice(b"{\"subscriptions\":");
-    write::list(&mut out, &page.subscriptions, subscription);
+    write::list(&mut out, &page.subscriptions, |out, view| view.write(out));
     out.extend_from_slice(b",\"links\":");
     match page.subscriptions.last() {
         None => out.extend_from_slice(b"[]"),
@@ -340,26 +340,8 @@ pub(super) fn definitions(
 /// One subscription.
 pub(super) fn one_subscription(view: &SubscriptionView) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    subscription(&mut out, view);
+    view.write(&mut out);
     out
-}
-
-fn subscription(out: &mut Vec<u8>, view: &SubscriptionView) {
-    let shown = &view.subscription;
-    out.extend_from_slice(format!("{{\"id\":\"{}\",\"source\":", shown.id).as_bytes());
-    write::string(out, view.source());
-    out.extend_from_slice(b",\"subscriber\":");
-    write::string(out, &shown.subscriber);
-    out.extend_from_slice(b",\"ttl\":");
-    write::integer(out, view.ttl());
-    out.extend_from_slice(b",\"age\":");
-    write::integer(out, view.age());
-    out.extend_from_slice(b",\"options\":");
-    // What other doors put there may be nothing at all.
-    out.extend_from_slice(if shown.options.is_empty() { b"{}" } else { &shown.options });
-    out.extend_from_slice(b",\"confirmed\":");
-    out.extend_from_slice(if shown.confirmed { b"true" } else { b"false" });
-    out.push(b'}');
 }
 
 /// What a signature says.

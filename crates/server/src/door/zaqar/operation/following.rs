@@ -1,15 +1,15 @@
-//! What sockets need of subscriptions: following a queue, and the definitions of who does.
+//! Following a queue on a connection: subscriptions that are no deliveries.
 
 use std::sync::Arc;
 
-use broker::{Access, Subscribe, Subscribed, Subscription, SubscriptionChange};
-use model::SubscriptionId;
+use broker::SubscriptionChange;
+use broker::{Access, Backlog, Confirmation, Output, Subscribe, Subscribed, Subscription};
+use delivery::Filter;
 
 use super::{Done, Operations};
 use crate::auth::Caller;
 use crate::door::zaqar::identity::Family;
 use crate::door::zaqar::problem::Problem;
-use crate::door::zaqar::request::{Bound, limit_of};
 
 /// A subscription, and the access that it can be consumed by.
 #[derive(Debug, Clone)]
@@ -20,8 +20,30 @@ pub(crate) struct Following {
     pub(crate) is_new: bool,
 }
 
+/// Who follows, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Follow<'a> {
+    /// Unique for a queue.
+    pub(crate) subscriber: &'a str,
+    /// Whether it is kept for a subscriber who comes back.
+    pub(crate) kept: Kept,
+    /// A JSON object.
+    pub(crate) options: &'a str,
+    /// Seconds.
+    pub(crate) ttl: u64,
+}
+
+/// How long a connection's subscription is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// As long as its connection; what waits for it is bounded.
+    WithConnection,
+    /// Through connections and restarts, with all that waits for it.
+    Beyond,
+}
+
 impl Operations {
-    /// Has a subscriber follow a queue, which is made if it is not there; a subscriber that does already stays as it is.
+    /// Has a connection follow a queue, which is made if it is not there; a subscriber that does already stays as it is.
     ///
     /// # Errors
     ///
@@ -30,59 +52,31 @@ impl Operations {
         &self,
         caller: &Caller,
         name: &str,
-        wish: &Subscribe<'_>,
+        follow: &Follow<'_>,
     ) -> Result<Done<Following>, Problem> {
         let made = self.place_or_new(caller, Family::Queues, name)?;
         let (place, _) = made.answer;
-        let subscribed = place.access.subscribe(place.name(), wish, self.now());
+        let backlog = Backlog {
+            messages_max: self.limits.websocket_backlog_messages_max,
+            bytes_max: self.limits.websocket_backlog_bytes_max,
+        };
+        let wish = Subscribe {
+            subscriber: follow.subscriber,
+            options: follow.options.as_bytes(),
+            ttl_ms: follow.ttl.saturating_mul(1000),
+            confirmation: Confirmation::Confirmed,
+            output: match follow.kept {
+                Kept::WithConnection => Output::Consumer(backlog),
+                Kept::Beyond => Output::DurableConsumer,
+            },
+        };
+        let subscribed = place.access.subscribe(place.name(), &wish, self.now());
         let (subscription, is_new, ticket) = match subscribed.map_err(|error| refused(&error))? {
             Subscribed::New(subscription, ticket) => (subscription, true, ticket),
             Subscribed::Exists(subscription) => (subscription, false, made.ticket),
         };
         let answer = Following { access: place.access, subscription, is_new };
         Ok(Done { answer, ticket: ticket.max(made.ticket) })
-    }
-
-    /// A page of the subscriptions of a queue, which need not exist.
-    ///
-    /// # Errors
-    ///
-    /// 400 for a limit out of range, 503.
-    pub(crate) fn followings(
-        &self,
-        caller: &Caller,
-        name: &str,
-        marker: Option<&str>,
-        limit: Option<i64>,
-    ) -> Result<Vec<Arc<Subscription>>, Problem> {
-        let limit = limit_of(limit, self.limits.max_subscriptions_per_page, Bound::Definitions)?;
-        let Some(access) = self.access(&caller.project)? else { return Ok(Vec::new()) };
-        // A marker that is none leads to an empty page, as with messages.
-        let after = match marker.map(str::parse) {
-            Some(Ok(id)) => Some(id),
-            Some(Err(_)) => return Ok(Vec::new()),
-            None => None,
-        };
-        let page = access.subscriptions_page(name, after, limit as usize, self.now());
-        page.map_err(|error| refused(&error))
-    }
-
-    /// One subscription.
-    ///
-    /// # Errors
-    ///
-    /// 404 if it is not there, 503.
-    pub(crate) fn following(
-        &self,
-        caller: &Caller,
-        name: &str,
-        id: &str,
-    ) -> Result<Arc<Subscription>, Problem> {
-        let missing = || Problem::not_found(format!("Subscription {id} does not exist"));
-        let known: SubscriptionId = id.parse().map_err(|_| missing())?;
-        let access = self.access(&caller.project)?.ok_or_else(missing)?;
-        let found = access.subscription(name, known, self.now());
-        found.map_err(|error| refused(&error))?.ok_or_else(missing)
     }
 
     /// Changes how long a subscription lasts, from now on, and its options.
@@ -103,24 +97,17 @@ impl Operations {
             access.update_subscription(&subscription.queue, subscription.id, &change, self.now());
         changed.map(drop).map_err(|error| refused(&error))
     }
+}
 
-    /// Ends a subscription; fine if it is not there.
-    ///
-    /// # Errors
-    ///
-    /// 503.
-    pub(crate) fn unfollow(
-        &self,
-        caller: &Caller,
-        name: &str,
-        id: &str,
-    ) -> Result<Done<()>, Problem> {
-        let (Ok(id), Some(access)) = (id.parse(), self.access(&caller.project)?) else {
-            return Ok(Done::nothing());
-        };
-        let ticket = access.unsubscribe(name, id, self.now()).map_err(|error| refused(&error))?;
-        Ok(Done { answer: (), ticket })
-    }
+/// The filter in the options of a subscription, if they have one; all options are checked.
+///
+/// # Errors
+///
+/// 400 for options that mean nothing.
+pub(crate) fn filter_in(options: &str) -> Result<Option<Filter>, Problem> {
+    let options = serde_json::from_str(options).unwrap_or_default();
+    let options = delivery::Options::parse(&options);
+    Ok(options.map_err(|error| Problem::invalid(error.to_string()))?.filter)
 }
 
 fn refused(error: &broker::BrokerError) -> Problem {

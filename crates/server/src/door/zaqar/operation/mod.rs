@@ -9,7 +9,7 @@
 //! | `queues` | queues and topics: making, metadata, lists, stats, purge |
 //! | `messages` | posting, listing, deleting, taking |
 //! | `claims` | claims |
-//! | `following` | what sockets need of subscriptions |
+//! | `following` | subscriptions of connections |
 //! | `subscriptions`, `confirmation` | who is told what enters a queue, and whether they want to be |
 //! | `encryption` | bodies sealed at rest |
 //! | `pools` | pools and flavors |
@@ -36,7 +36,7 @@ use delivery::Defaults;
 use model::{Ticket, Timestamp};
 
 pub(crate) use claims::{ClaimView, NewClaim};
-pub(crate) use following::Following;
+pub(crate) use following::{Follow, Following, Kept, filter_in};
 pub(crate) use messages::{MessagesPage, MessagesQuery, Posted};
 pub(crate) use place::TOPIC_PREFIX;
 pub(crate) use pools::{Detail, Flavor, UNABLE_TO_CREATE, flavor_members, pool_members};

@@ -11,11 +11,15 @@ use super::place::{engine_name, family_of};
 use super::{Done, Operations};
 use crate::auth::Caller;
 use crate::door::zaqar::identity::Family;
+use crate::door::zaqar::json::write;
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::request::{Bound, SubscriptionChange, limit_of};
 
 /// Subscriptions that a purge ends at once.
 const PURGED_AT_ONCE: usize = 256;
+
+/// A subscriber that nothing is wrong with, for options that are checked without one.
+const GOOD_SUBSCRIBER: &str = "amqp:/q";
 
 /// What came of a wish to subscribe.
 #[derive(Debug)]
@@ -55,6 +59,25 @@ impl SubscriptionView {
     /// Whole seconds since its time to live began.
     pub(crate) fn age(&self) -> u64 {
         self.now.since(self.subscription.updated).as_secs()
+    }
+
+    /// `{"id", "source", "subscriber", "ttl", "age", "options", "confirmed"}`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let shown = &self.subscription;
+        out.extend_from_slice(format!("{{\"id\":\"{}\",\"source\":", shown.id).as_bytes());
+        write::string(out, self.source());
+        out.extend_from_slice(b",\"subscriber\":");
+        write::string(out, &shown.subscriber);
+        out.extend_from_slice(b",\"ttl\":");
+        write::integer(out, self.ttl());
+        out.extend_from_slice(b",\"age\":");
+        write::integer(out, self.age());
+        out.extend_from_slice(b",\"options\":");
+        // What other doors put there may be nothing at all.
+        out.extend_from_slice(if shown.options.is_empty() { b"{}" } else { &shown.options });
+        out.extend_from_slice(b",\"confirmed\":");
+        out.extend_from_slice(if shown.confirmed { b"true" } else { b"false" });
+        out.push(b'}');
     }
 }
 
@@ -171,7 +194,7 @@ impl Operations {
         let parsed = id.parse().map_err(|_| missing(id))?;
         let access = self.access(&caller.project)?.ok_or_else(|| missing(id))?;
         // What is not changed was checked before; either is checked beside something that is good.
-        let subscriber = change.subscriber.as_deref().unwrap_or("amqp:/q");
+        let subscriber = change.subscriber.as_deref().unwrap_or(GOOD_SUBSCRIBER);
         self.check_deliverable(subscriber, change.options.as_deref().unwrap_or("{}"))?;
         let change = broker::SubscriptionChange {
             subscriber: change.subscriber.as_deref(),

@@ -15,7 +15,7 @@ pub(crate) use pool::{PoolChange, read_flavor, read_pool, read_pool_change, read
 pub(crate) use purge::{Purge, read_purge};
 pub(crate) use share::read_share;
 pub(crate) use subscription::{
-    SubscriptionChange, read_confirmation, read_subscription, read_update,
+    SubscriptionChange, read_confirmation, read_subscription, read_terms, read_update,
 };
 
 use super::json::{Kind, Raw};

@@ -42,6 +42,19 @@ pub(crate) fn read_subscription(
         return Err(Problem::document_type());
     }
     document.member("subscriber").ok_or_else(missing)?;
+    read_terms(document, limits, now)
+}
+
+/// Reads a new subscription of whoever asks, who need not be named; its time to live is there.
+///
+/// # Errors
+///
+/// 400 in Zaqar's words.
+pub(crate) fn read_terms(
+    document: Raw<'_>,
+    limits: &Queues,
+    now: Timestamp,
+) -> Result<SubscriptionChange, Problem> {
     let mut change = read_members(document, limits, now)?;
     change.ttl.get_or_insert(limits.default_subscription_ttl.into());
     Ok(change)

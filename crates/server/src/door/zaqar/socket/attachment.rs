@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Access, Consumer, Counted, Holder, Refused, SettleBatch, Subscription};
-use model::{Setback, SubscriptionId, Timestamp};
+use delivery::Filter;
+use model::{Message, Sequence, Setback, SubscriptionId, Timestamp};
 use store::Leased;
 
 /// When a delivery counts as done.
@@ -27,8 +28,17 @@ pub(super) struct Attachment {
     pub(super) subscription: Arc<Subscription>,
     pub(super) acked_by: AckedBy,
     pub(super) consumer: Arc<Consumer>,
+    filter: Option<Filter>,
     access: Access,
     held: Mutex<Held>,
+}
+
+/// What is said about a delivery that is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted {
+    pub(super) number: u64,
+    /// Messages that were dropped since the last delivery, because more waited than may.
+    pub(super) missed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +47,8 @@ struct Held {
     deliveries: VecDeque<Delivery>,
     /// Number of the last delivery.
     last: u64,
+    /// Dropped messages that the peer was told of.
+    missed: u64,
     /// Another connection has it, or it ended.
     over: bool,
 }
@@ -47,7 +59,7 @@ struct Delivery {
     number: u64,
     /// The ping behind it.
     barrier: u64,
-    sequence: model::Sequence,
+    sequence: Sequence,
     delivery_count: u32,
 }
 
@@ -57,16 +69,37 @@ impl Attachment {
         subscription: Arc<Subscription>,
         acked_by: AckedBy,
         consumer: Arc<Consumer>,
+        filter: Option<Filter>,
     ) -> Self {
-        Self { subscription, acked_by, consumer, access, held: Mutex::default() }
+        Self { subscription, acked_by, consumer, filter, access, held: Mutex::default() }
     }
 
     pub(super) fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Notes a delivery in front of the ping `barrier`; its number, `None` if it must not be made.
-    pub(super) fn note(&self, leased: &Leased, barrier: u64) -> Option<u64> {
+    /// Whether the subscriber wants a message, whose body is in the clear.
+    pub(super) fn wants(&self, message: &Message) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        filter.matches_message(message, &self.subscription.queue).unwrap_or_else(|error| {
+            tracing::debug!(id = %self.subscription.id, %error, "filter has no answer");
+            false
+        })
+    }
+
+    /// Notes that messages are done which the subscriber does not want.
+    pub(super) fn skip(&self, sequences: &[Sequence], now: Timestamp) {
+        if self.acked_by == AckedBy::Nobody {
+            return;
+        }
+        let holder = Holder::Consumer(Arc::clone(&self.consumer));
+        let mut batch = SettleBatch::default();
+        sequences.iter().for_each(|sequence| batch.add(&holder, *sequence));
+        self.settle(batch, now);
+    }
+
+    /// Notes a delivery in front of the ping `barrier`; `None` if it must not be made.
+    pub(super) fn note(&self, leased: &Leased, barrier: u64) -> Option<Noted> {
         let mut held = self.held();
         if held.over {
             return None;
@@ -77,7 +110,9 @@ impl Attachment {
             let Leased { sequence, delivery_count, .. } = *leased;
             held.deliveries.push_back(Delivery { number, barrier, sequence, delivery_count });
         }
-        Some(number)
+        let dropped = self.subscription.follower().pushed_out();
+        let missed = dropped - std::mem::replace(&mut held.missed, dropped);
+        Some(Noted { number, missed })
     }
 
     /// The peer has answered the ping `barrier`.
@@ -101,6 +136,10 @@ impl Attachment {
                 batch.add(&holder, done.sequence);
             }
         }
+        self.settle(batch, now);
+    }
+
+    fn settle(&self, batch: SettleBatch, now: Timestamp) {
         if !batch.is_empty()
             && let Err(error) = self.access.acknowledge(batch, now)
         {

@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 
 use broker::{ConsumeOptions, Credit, Outbox, Outgoing};
 use bytes::Bytes;
-use model::Timestamp;
+use delivery::Filter;
+use model::{Sequence, Timestamp};
+use store::Leased;
 use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
 
@@ -49,6 +51,8 @@ impl Drop for Push {
 pub(super) struct Starting {
     pub(super) following: Following,
     pub(super) acked_by: AckedBy,
+    /// What is not wanted is not sent.
+    pub(super) filter: Option<Filter>,
 }
 
 #[derive(Debug)]
@@ -176,7 +180,7 @@ impl Push {
 
 impl Inner {
     fn start(&mut self, starting: Starting) {
-        let Starting { following, acked_by } = starting;
+        let Starting { following, acked_by, filter } = starting;
         let (shared, now) = (&self.shared, self.shared.now());
         let (access, subscription) = (following.access, following.subscription);
         let durable = subscription.is_durable();
@@ -206,7 +210,8 @@ impl Inner {
             Err(error) => return tracing::debug!(%error, "a subscription cannot be served"),
         };
         let renew_at = renewal(&subscription, now);
-        let attachment = Attachment::new(access, subscription, acked_by, Arc::clone(&consumer));
+        let own = Arc::clone(&consumer);
+        let attachment = Attachment::new(access, subscription, acked_by, own, filter);
         let attachment = Arc::new(attachment);
         if durable {
             shared.attachments.put(&attachment, now);
@@ -230,7 +235,7 @@ impl Inner {
         }
         let barrier = self.barrier + 1;
         let (mut bytes, mut waits_for_pong) = (0, false);
-        let mut refused = Vec::new();
+        let (mut refused, mut unwanted) = (Vec::new(), Unwanted::default());
         while let Some(outgoing) = self.taken.pop_front() {
             let (consumer, mut leased) = match outgoing {
                 Outgoing::Deliver { consumer, leased } => (consumer, leased),
@@ -241,27 +246,30 @@ impl Inner {
             };
             bytes += broker::delivery_bytes(&leased);
             let attached = self.attached.get(&consumer.id).map(|own| &own.attachment);
+            if let Some(attachment) = attached {
+                self.shared.open(attachment, &mut leased);
+                if !attachment.wants(&leased.message) {
+                    unwanted.add(attachment, leased.sequence);
+                    continue;
+                }
+            }
             let noted = attached.and_then(|own| Some((own, own.note(&leased, barrier)?)));
-            let Some((attachment, number)) = noted else {
+            let Some((attachment, noted)) = noted else {
                 refused.push(Outgoing::Deliver { consumer, leased });
                 continue;
             };
             waits_for_pong |= attachment.acked_by == AckedBy::Pong;
-            let operations = &self.shared.operations;
-            let default_ttl = operations.limits().default_message_ttl;
-            let subscription = &attachment.subscription;
-            let (tenant, queue) = (&subscription.tenant, &subscription.queue);
-            if let Some(opened) = operations.opened_message(tenant, queue, &leased.message) {
-                leased.message = opened;
-            }
-            let json = show::notification(attachment, &leased, number, default_ttl);
+            let default_ttl = self.shared.operations.limits().default_message_ttl;
+            let json = show::notification(attachment, &leased, noted, default_ttl);
             let codec = self.codec;
             if let Err(lost) = frames.feed(codec, json).await {
                 self.give_back(refused);
+                unwanted.skip(self.shared.now());
                 return Err(lost);
             }
         }
         self.give_back(refused);
+        unwanted.skip(self.shared.now());
         self.outbox.release(bytes);
         if waits_for_pong {
             self.barrier = barrier;
@@ -313,6 +321,38 @@ impl Inner {
             if let Err(problem) = self.shared.operations.renew_following(&following, ttl_ms, None) {
                 tracing::warn!(?problem, "a subscription of a socket cannot be renewed");
             }
+        }
+    }
+}
+
+/// Messages that their subscribers do not want: in runs, as they came.
+#[derive(Debug, Default)]
+struct Unwanted {
+    runs: Vec<(Arc<Attachment>, Vec<Sequence>)>,
+}
+
+impl Unwanted {
+    fn add(&mut self, attachment: &Arc<Attachment>, sequence: Sequence) {
+        match self.runs.last_mut() {
+            Some((last, sequences)) if Arc::ptr_eq(last, attachment) => sequences.push(sequence),
+            _ => self.runs.push((Arc::clone(attachment), vec![sequence])),
+        }
+    }
+
+    fn skip(self, now: Timestamp) {
+        for (attachment, sequences) in self.runs {
+            attachment.skip(&sequences, now);
+        }
+    }
+}
+
+impl Shared {
+    /// Has the body of a message in the clear.
+    fn open(&self, attachment: &Attachment, leased: &mut Leased) {
+        let subscription = &attachment.subscription;
+        let (tenant, queue) = (&subscription.tenant, &subscription.queue);
+        if let Some(opened) = self.operations.opened_message(tenant, queue, &leased.message) {
+            leased.message = opened;
         }
     }
 }

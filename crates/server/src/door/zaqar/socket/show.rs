@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use broker::{PoolDefinition, Subscription};
-use model::{ClaimId, Timestamp};
+use broker::PoolDefinition;
+use model::ClaimId;
 use posthouse_amqp::properties::Properties;
 use store::Leased;
 
-use super::attachment::{AckedBy, Attachment};
+use super::attachment::{AckedBy, Attachment, Noted};
 
 use crate::door::zaqar::iso_time;
 use crate::door::zaqar::json::write;
 use crate::door::zaqar::operation::{
-    ClaimView, Detail, Edge, Flavor, MessageView, MessagesPage, NewClaim, Posted, QueuesPage, Stats,
-    flavor_members, pool_members, write_body,
+    ClaimView, Detail, Edge, Flavor, MessageView, MessagesPage, NewClaim, Posted, QueuesPage,
+    Stats, SubscriptionView, SubscriptionsPage, flavor_members, pool_members, write_body,
 };
 
 /// Room for a message beside its body.
@@ -130,30 +130,17 @@ pub(super) fn claim(view: &ClaimView) -> Vec<u8> {
 }
 
 /// `{"subscriptions": […]}`.
-pub(super) fn subscriptions(page: &[Arc<Subscription>], now: Timestamp) -> Vec<u8> {
+pub(super) fn subscriptions(page: &SubscriptionsPage) -> Vec<u8> {
     let mut out = b"{\"subscriptions\":".to_vec();
-    write::list(&mut out, page, |out, it| out.extend_from_slice(&subscription(it, now)));
+    write::list(&mut out, &page.subscriptions, |out, view| view.write(out));
     out.push(b'}');
     out
 }
 
-/// `{"id", "source", "subscriber", "ttl", "age", "options", "confirmed"}`.
-pub(super) fn subscription(subscription: &Subscription, now: Timestamp) -> Vec<u8> {
-    let mut out = b"{\"id\":".to_vec();
-    write::string(&mut out, &subscription.id.to_string());
-    out.extend_from_slice(b",\"source\":");
-    write::string(&mut out, &subscription.queue);
-    out.extend_from_slice(b",\"subscriber\":");
-    write::string(&mut out, &subscription.subscriber);
-    out.extend_from_slice(b",\"ttl\":");
-    write::integer(&mut out, subscription.ttl_ms / 1000);
-    out.extend_from_slice(b",\"age\":");
-    write::integer(&mut out, now.since(subscription.updated).as_secs());
-    out.extend_from_slice(b",\"options\":");
-    out.extend_from_slice(&subscription.options);
-    out.extend_from_slice(b",\"confirmed\":");
-    out.extend_from_slice(if subscription.confirmed { b"true" } else { b"false" });
-    out.push(b'}');
+/// As over HTTP.
+pub(super) fn subscription(view: &SubscriptionView) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    view.write(&mut out);
     out
 }
 
@@ -190,13 +177,13 @@ pub(super) fn flavor(flavor: &Flavor, detail: Detail) -> Vec<u8> {
 }
 
 /// `{"ttl", "body", "Message_Type": "Notification", "queue_name"}`, and for clients that acknowledge themselves
-/// `subscription_id` and `delivery`.
+/// `subscription_id` and `delivery`. `missed` says how many were dropped before it, if any were.
 ///
 /// A message's own time to live is in its properties; one without has the default.
 pub(super) fn notification(
     attachment: &Attachment,
     leased: &Leased,
-    number: u64,
+    Noted { number, missed }: Noted,
     default_ttl_secs: u32,
 ) -> Vec<u8> {
     let message = &leased.message;
@@ -215,6 +202,10 @@ pub(super) fn notification(
         write::string(&mut out, &attachment.subscription.id.to_string());
         out.extend_from_slice(b",\"delivery\":");
         write::integer(&mut out, number);
+    }
+    if missed > 0 {
+        out.extend_from_slice(b",\"missed\":");
+        write::integer(&mut out, missed);
     }
     out.push(b'}');
     out

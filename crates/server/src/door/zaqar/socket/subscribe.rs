@@ -1,6 +1,6 @@
 //! The actions on subscriptions: of the connection itself, of names that outlive it, and of subscribers elsewhere.
 
-use broker::{Confirmation, Output, Subscribe};
+use delivery::Filter;
 
 use super::action::Action;
 use super::attachment::AckedBy;
@@ -8,14 +8,11 @@ use super::envelope::Answer;
 use super::perform::{Asked, Performed, reply};
 use super::push::{Push, SUBSCRIPTIONS_MAX, Starting};
 use super::show;
+use crate::door::zaqar::identity::Family;
 use crate::door::zaqar::json::{Kind, Raw};
+use crate::door::zaqar::operation::{Follow, Kept, Made, filter_in};
 use crate::door::zaqar::problem::Problem;
-
-/// Least time to live, in seconds.
-const TTL_SECS_MIN: i64 = 60;
-
-/// The last second that Zaqar's calendar has: 9999-12-31 23:59:59.
-const CALENDAR_END_SECS: i64 = 253_402_300_799;
+use crate::door::zaqar::request;
 
 /// Longest name of a durable subscription.
 const DURABLE_NAME_BYTES_MAX: usize = 64;
@@ -35,18 +32,22 @@ pub(super) fn perform(asked: &Asked<'_>, push: &mut Push, answer: u64) -> Perfor
     }
 }
 
-/// How long a subscription is to last, and what is to be kept with it.
-struct Terms<'a> {
-    ttl_ms: u64,
-    options: &'a str,
+/// What a subscription of the connection itself is to be.
+struct Terms {
+    /// Seconds.
+    ttl: u64,
+    options: String,
+    filter: Option<Filter>,
     durable_name: Option<String>,
     acked_by: AckedBy,
 }
 
-impl<'a> Terms<'a> {
-    fn of(asked: &Asked<'a>) -> Result<Self, Problem> {
-        let options = asked.request.member("options");
-        let (durable_name, by_client) = match options {
+impl Terms {
+    fn of(asked: &Asked<'_>) -> Result<Self, Problem> {
+        let (limits, now) = (asked.operations().limits(), asked.shared.now());
+        let body = asked.request.body.ok_or_else(Problem::document_type)?;
+        let read = request::read_terms(body, limits, now)?;
+        let (durable_name, by_client) = match asked.request.member("options") {
             Some(options) => (durable_name(options)?, acks_itself(options)?),
             None => (None, false),
         };
@@ -55,26 +56,10 @@ impl<'a> Terms<'a> {
             (Some(_), false) => AckedBy::Pong,
             (_, true) => AckedBy::Client,
         };
-        let text = options.map_or("{}", Raw::text);
-        Ok(Self { ttl_ms: ttl_ms(asked)?, options: text, durable_name, acked_by })
+        let options = read.options.unwrap_or_else(|| "{}".to_owned());
+        let ttl = read.ttl.unwrap_or(limits.default_subscription_ttl.into());
+        Ok(Self { ttl, filter: filter_in(&options)?, options, durable_name, acked_by })
     }
-}
-
-fn ttl_ms(asked: &Asked<'_>) -> Result<u64, Problem> {
-    let default = i64::from(asked.shared.operations.limits().default_subscription_ttl);
-    let ttl = asked.integer("ttl").unwrap_or(default);
-    if ttl < TTL_SECS_MIN {
-        return Err(Problem::invalid(format!(
-            "The TTL for a subscription must be at least {TTL_SECS_MIN} seconds long."
-        )));
-    }
-    let now_secs = i64::try_from(asked.shared.now().0 / 1000).unwrap_or(i64::MAX);
-    if ttl.saturating_add(now_secs) > CALENDAR_END_SECS {
-        return Err(Problem::invalid(
-            "The TTL seconds for a subscription plus current time must be less than 9999-12-31 23:59:59.999999.",
-        ));
-    }
-    Ok(u64::try_from(ttl).unwrap_or(0) * 1000)
 }
 
 fn durable_name(options: Raw<'_>) -> Result<Option<String>, Problem> {
@@ -104,10 +89,30 @@ fn acks_itself(options: Raw<'_>) -> Result<bool, Problem> {
 impl Asked<'_> {
     fn create(&self, push: &mut Push, answer: u64) -> Performed {
         let name = self.queue()?;
+        // The queue is there before the rest is looked at, as over HTTP.
+        let made = self.operations().place_or_new(self.caller, Family::Queues, &name)?.ticket;
+        let mut reply = match self.request.member("subscriber") {
+            Some(_) => self.subscribe_another(&name)?,
+            None => self.subscribe_connection(&name, push, answer)?,
+        };
+        reply.ticket = reply.ticket.max(made);
+        Ok(reply)
+    }
+
+    /// Somebody who is not on this connection.
+    fn subscribe_another(&self, name: &str) -> Performed {
+        let operations = self.operations();
+        let now = self.shared.now();
+        let wanted = request::read_subscription(self.request.body, operations.limits(), now)?;
+        let done = operations.subscribe(self.caller, Family::Queues, name, &wanted)?;
+        Ok(reply(done, |made| match made {
+            Made::Subscribed(id) => created(name, &id.to_string()),
+            Made::Exists => not_created(name),
+        }))
+    }
+
+    fn subscribe_connection(&self, name: &str, push: &mut Push, answer: u64) -> Performed {
         let terms = Terms::of(self)?;
-        if let Some(subscriber) = self.request.member("subscriber").and_then(Raw::string) {
-            return self.create_elsewhere(&name, &subscriber, &terms);
-        }
         if push.count() >= SUBSCRIPTIONS_MAX {
             return Err(Problem::new(
                 403,
@@ -115,53 +120,24 @@ impl Asked<'_> {
                 format!("A connection may have at most {SUBSCRIPTIONS_MAX} subscriptions."),
             ));
         }
-        let (subscriber, output) = match &terms.durable_name {
-            Some(durable) => (format!("websocket:durable/{durable}"), Output::DurableConsumer),
-            None => (format!("websocket:connection/{}", push.name()), Output::Consumer),
+        let (subscriber, kept) = match &terms.durable_name {
+            Some(durable) => (format!("websocket:durable/{durable}"), Kept::Beyond),
+            None => (format!("websocket:connection/{}", push.name()), Kept::WithConnection),
         };
-        let wish = Subscribe {
-            subscriber: &subscriber,
-            options: terms.options.as_bytes(),
-            ttl_ms: terms.ttl_ms,
-            confirmation: Confirmation::Confirmed,
-            output,
-        };
-        let done = self.shared.operations.follow(self.caller, &name, &wish)?;
+        let (options, ttl) = (&*terms.options, terms.ttl);
+        let follow = Follow { subscriber: &subscriber, kept, options, ttl };
+        let done = self.operations().follow(self.caller, name, &follow)?;
         let following = &done.answer;
         if !following.is_new {
             if terms.durable_name.is_none() || push.has(following.subscription.id) {
-                return Ok(not_created(&name).into());
+                return Ok(not_created(name).into());
             }
-            let options = Some(terms.options.as_bytes());
-            self.shared.operations.renew_following(following, terms.ttl_ms, options)?;
+            let (ttl_ms, options) = (ttl.saturating_mul(1000), Some(options.as_bytes()));
+            self.operations().renew_following(following, ttl_ms, options)?;
         }
-        let starting = Starting { following: following.clone(), acked_by: terms.acked_by };
+        let Terms { acked_by, filter, .. } = terms;
+        let starting = Starting { following: following.clone(), acked_by, filter };
         push.start_behind(answer, starting, self.codec, self.shared);
-        Ok(reply(done, |following| created(&name, &following.subscription.id.to_string())))
-    }
-
-    /// Somebody who is not on this connection.
-    fn create_elsewhere(&self, name: &str, subscriber: &str, terms: &Terms<'_>) -> Performed {
-        let types = &self.shared.operations.limits().subscriber_types;
-        let scheme = subscriber.split_once(':').map_or("", |(scheme, _)| scheme);
-        if !types.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
-            let quoted: Vec<_> = types.iter().map(|name| format!("'{name}'")).collect();
-            return Err(Problem::invalid(format!(
-                "The subscriber type of subscription must be supported in the list [{}].",
-                quoted.join(", ")
-            )));
-        }
-        let wish = Subscribe {
-            subscriber,
-            options: terms.options.as_bytes(),
-            ttl_ms: terms.ttl_ms,
-            confirmation: Confirmation::NotNeeded,
-            output: Output::Delivery,
-        };
-        let done = self.shared.operations.follow(self.caller, name, &wish)?;
-        if !done.answer.is_new {
-            return Ok(not_created(name).into());
-        }
         Ok(reply(done, |following| created(name, &following.subscription.id.to_string())))
     }
 
@@ -169,20 +145,20 @@ impl Asked<'_> {
         let name = self.queue()?;
         let marker = self.request.text("marker");
         let marker = Some(&*marker).filter(|marker| !marker.is_empty());
-        let operations = &self.shared.operations;
-        let page = operations.followings(self.caller, &name, marker, self.integer("limit"))?;
-        Ok(Answer::new(200, show::subscriptions(&page, self.shared.now())).into())
+        let (family, limit) = (Family::Queues, self.integer("limit"));
+        let page = self.operations().subscriptions(self.caller, family, &name, marker, limit)?;
+        Ok(Answer::new(200, show::subscriptions(&page)).into())
     }
 
     fn get(&self) -> Performed {
         let (name, id) = (self.queue()?, self.request.text("subscription_id"));
-        let subscription = self.shared.operations.following(self.caller, &name, &id)?;
-        Ok(Answer::new(200, show::subscription(&subscription, self.shared.now())).into())
+        let view = self.operations().subscription(self.caller, Family::Queues, &name, &id)?;
+        Ok(Answer::new(200, show::subscription(&view)).into())
     }
 
     fn delete(&self) -> Performed {
         let (name, id) = (self.queue()?, self.request.text("subscription_id"));
-        let done = self.shared.operations.unfollow(self.caller, &name, &id)?;
+        let done = self.operations().unsubscribe(self.caller, Family::Queues, &name, &id)?;
         Ok(reply(done, |()| Answer::text(204, &format!("Subscription {id} removed."))))
     }
 
