@@ -49,6 +49,11 @@ fn what_a_request_says_about_itself_is_checked_in_zaqars_order() {
         title(http().with("Accept", "text/plain").with("Client-ID", ""), queue),
         (406, String::new())
     );
+    // An empty one admits everything, as if it were not there.
+    assert_eq!(
+        title(http().with("Accept", " ").with("Client-ID", "x"), queue),
+        (400, "Wrong UUID value".into())
+    );
     assert_eq!(title(http().with("Client-ID", "x"), queue), (400, "Wrong UUID value".into()));
     assert_eq!(title(http().with("X-Project-Id", ""), queue), (400, "Project-Id Missing".into()));
     assert_eq!(

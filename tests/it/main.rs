@@ -49,6 +49,7 @@ mod token_command;
 mod token_isolation;
 mod transactions;
 mod webhooks;
+mod websocket_hostile;
 mod websocket_isolation;
 mod websocket_login;
 mod websocket_notifications;

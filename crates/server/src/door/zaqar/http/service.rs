@@ -230,7 +230,8 @@ fn check_types(headers: &HeaderMap) -> Result<(), Problem> {
         ));
     }
     match headers.get(ACCEPT) {
-        Some(accept) if !accept.to_str().is_ok_and(admits_json) => {
+        // An empty one says nothing.
+        Some(accept) if !accept.is_empty() && !accept.to_str().is_ok_and(admits_json) => {
             Err(Problem::bare(406, "406 Not Acceptable"))
         }
         _ => Ok(()),
