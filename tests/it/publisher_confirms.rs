@@ -44,6 +44,22 @@ fn a_confirm_means_that_the_message_is_in_every_queue_it_was_routed_to() {
 }
 
 #[test]
+fn a_message_that_has_its_channel_closed_is_not_confirmed_before() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    channel.confirms();
+    channel.send(&queue, "good");
+    channel.wait_confirms(1);
+
+    channel.publish("no such exchange", "", &Properties::persistent(), b"bad");
+
+    let told = channel.next_event(PATIENCE).unwrap();
+    assert_eq!(told.id, (20, 40), "channel.close, and no confirm in front of it");
+}
+
+#[test]
 fn a_mandatory_message_without_a_queue_is_returned_before_its_confirm() {
     let broker = Broker::start();
     let connection = broker.connect();

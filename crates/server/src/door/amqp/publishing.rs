@@ -67,7 +67,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.note_refused(number);
                 Ok(())
             }
-            Err(error) => self.refuse_with(number, &error, BasicPublish::ID, now),
+            Err(error) => {
+                self.take_back(number);
+                self.refuse_with(number, &error, BasicPublish::ID, now)
+            }
+        }
+    }
+
+    /// A message was not accepted and has its channel closed: what is confirmed before that does not include it.
+    fn take_back(&mut self, number: u16) {
+        let channel = self.channels.get_mut(&number);
+        if let Some(confirms) = channel.and_then(|channel| channel.confirms()) {
+            confirms.published -= 1;
         }
     }
 
