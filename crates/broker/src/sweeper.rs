@@ -61,9 +61,10 @@ pub(crate) async fn run(broker: Arc<Broker>) {
 }
 
 impl Broker {
-    /// Handles everything that is due now, as the sweeper does in its time. For tests that move the clock.
-    pub fn sweep_now(&self) {
-        sweep(self);
+    /// Handles everything that is due now, as the sweeper does in its time; returns when something will be next. For
+    /// tests that move the clock.
+    pub fn sweep_now(&self) -> Option<Timestamp> {
+        sweep(self)
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use ::delivery::Defaults;
 use anyhow::Context as _;
-use broker::{Broker, BrokerError, OpenPool, Quotas, TenantDescription, User, tasks};
+use broker::{Broker, BrokerError, Clock, OpenPool, Quotas, TenantDescription, User, tasks};
 use model::permission::Permissions;
-use store::embedded::{Embedded, Options};
+use store::embedded::{Embedded, Options, Vfs};
 use store::{Catalog, Pool, Pools};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +38,23 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How often the server looks whether its store has failed.
 const STORE_CHECK: Duration = Duration::from_millis(100);
 
+/// What a server stands on, beside its configuration.
+#[derive(Debug)]
+pub struct Ground {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the log is; the configured folder if `None`.
+    pub disk: Option<Arc<dyn Vfs>>,
+}
+
+impl Ground {
+    /// The machine's clock and disk.
+    #[must_use]
+    pub fn machine() -> Self {
+        Self { clock: Arc::new(SystemClock::start()), disk: None }
+    }
+}
+
 /// Runs the server until `shutdown` is ready, then drains it.
 ///
 /// `say` gets a line per listener (`listening amqp 127.0.0.1:5672`), then `ready`.
@@ -48,7 +65,23 @@ const STORE_CHECK: Duration = Duration::from_millis(100);
 /// read, or the store fails while the server runs.
 pub async fn run(
     config: Config,
+    say: impl FnMut(String),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    run_on(Ground::machine(), config, say, |_| {}, shutdown).await
+}
+
+/// As [`run`], on a clock and a disk of the caller's; `started` gets the broker before anything listens. For programs
+/// that have a server inside, such as tests.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_on(
+    ground: Ground,
+    config: Config,
     mut say: impl FnMut(String),
+    started_broker: impl FnOnce(&Arc<Broker>),
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -57,10 +90,16 @@ pub async fn run(
     }
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("folder {} cannot be created", config.data_dir.display()))?;
-    let store = Embedded::open(&config.data_dir, store_options(&config))
+    let store = match ground.disk {
+        None => Embedded::open(&config.data_dir, store_options(&config)),
+        Some(disk) => Embedded::open_with(disk, store_options(&config)),
+    };
+    let store = store
         .with_context(|| format!("cannot open the data directory {}", config.data_dir.display()))?;
     let store = Arc::new(store);
-    let broker = open_broker(&store, &config).context("cannot load the definitions")?;
+    let broker =
+        open_broker(&store, ground.clock, &config).context("cannot load the definitions")?;
+    started_broker(&broker);
     let verifier = Verifier::new(config.auth.password_cache, config.auth.password_checks_max)
         .context("cannot check passwords")?;
     first_start(&broker, &config, &verifier).await?;
@@ -111,10 +150,13 @@ pub async fn run(
 }
 
 /// The broker over the store, and with `queues.pooling` over the pools that are defined in it as well.
-fn open_broker(store: &Arc<Embedded>, config: &Config) -> Result<Arc<Broker>, BrokerError> {
+fn open_broker(
+    store: &Arc<Embedded>,
+    clock: Arc<dyn Clock>,
+    config: &Config,
+) -> Result<Arc<Broker>, BrokerError> {
     let (pool, catalog) =
         (Arc::clone(store) as Arc<dyn Pool>, Arc::clone(store) as Arc<dyn Catalog>);
-    let clock = Arc::new(SystemClock::start());
     if !config.queues.pooling {
         return Broker::open(pool, catalog, clock, quotas(config));
     }
