@@ -34,7 +34,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         what: "a C compiler",
         is_there: || answers("cc", &["--version"]),
@@ -69,6 +69,11 @@ const TOOLS: [Tool; 6] = [
         is_there: || answers("cc", &["-E", "-include", "amqp.h", "-x", "c", "/dev/null"]),
         packages: &["librabbitmq-dev"],
     },
+    Tool {
+        what: "RabbitMQ, which the client library is tested on as well",
+        is_there: || Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
+        packages: &["rabbitmq-server"],
+    },
 ];
 
 /// Installs the tools that are missing, with Debian's package manager.
@@ -79,7 +84,9 @@ const TOOLS: [Tool; 6] = [
 pub(crate) fn tools() -> anyhow::Result<()> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.is_there)()).collect();
     if missing.is_empty() {
-        println!("every tool is there: cc, python3, openssl, node, npm, amqp-tools, librabbitmq");
+        println!(
+            "every tool is there: cc, python3, openssl, node, npm, amqp-tools, librabbitmq, rabbitmq"
+        );
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().flat_map(|tool| tool.packages).copied().collect();

@@ -1,0 +1,110 @@
+//! Runs every example as its reader would, on a broker of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is how a test says what went wrong"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use posthouse_testing::TestBus;
+
+/// Generous, because test machines are busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running example; it ends with the test.
+struct Example {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    fn start(program: &str, bus: &TestBus) -> Self {
+        let mut command = Command::new(program);
+        command.env("POSTHOUSE_URL", bus.url()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        Self { process, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line of the example")
+    }
+
+    /// Reads on until a line begins so, and gives it.
+    fn line_with(&self, start: &str) -> String {
+        loop {
+            let line = self.line();
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Publishes until the example has declared what takes it.
+async fn publish(bus: &TestBus, key: &'static str, body: &'static str) {
+    let began = std::time::Instant::now();
+    loop {
+        let publish = bus.client().publish_to("events", key, body);
+        if publish.content_type("application/json").await.is_ok() {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "the example declares nothing");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_consumer_ships_orders_and_keeps_what_it_cannot_ship() {
+    let bus = TestBus::start().await;
+    let example = Example::start(env!("CARGO_BIN_EXE_consumer"), &bus);
+
+    assert_eq!(example.line(), "+ exchange `events`");
+    publish(&bus, "orders.placed", r#"{"id":7,"customer":"ada"}"#).await;
+    publish(&bus, "orders.placed", r#"{"id":0,"customer":"ada"}"#).await;
+
+    assert_eq!(example.line_with("shipped"), "shipped 7 to ada, attempt 1");
+    bus.quiet().await;
+    bus.queue("shipping.dead").assert_one().assert_reason("there is no order 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_calls_are_answered() {
+    let bus = TestBus::start().await;
+    let mut example = Example::start(env!("CARGO_BIN_EXE_rpc"), &bus);
+
+    assert_eq!(example.line(), "EUR USD: 1.08");
+    assert_eq!(example.line(), "EUR XXX: not-found: no such pair");
+    assert!(example.process.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_come_to_the_routes_of_the_web_application() {
+    let bus = TestBus::start().await;
+    let example = Example::start(env!("CARGO_BIN_EXE_message_as_request"), &bus);
+
+    publish(&bus, "orders.eu.placed", r#"{"id":7}"#).await;
+    publish(&bus, "orders.eu.placed", r#"{"id":0}"#).await;
+
+    let (first, second) = (example.line(), example.line());
+    assert!([&first, &second].iter().any(|line| line.starts_with("order 7 from eu, attempt 1")));
+    bus.quiet().await;
+    bus.queue("orders.dead").assert_len(1);
+}

@@ -1,0 +1,154 @@
+//! One consumer as the connection knows it: what it asked for, and where its deliveries go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use posthouse_amqp::event::Delivery as Wire;
+use posthouse_amqp::method::{BasicConsume, BasicQos, Method};
+use posthouse_amqp::raw_table::RawTable;
+use posthouse_amqp::table::Table;
+use tokio::sync::Notify;
+
+use crate::delivery::{Delivery, Origin, Receipt};
+use crate::inbox::Inbox;
+use crate::settlements::{Settle, Settlements, Unsettled};
+
+/// What a consumer wants, for as long as the application runs.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) queue: Arc<str>,
+    /// Consumer tag, unique on its connection.
+    pub(crate) tag: String,
+    pub(crate) prefetch: u16,
+    pub(crate) exclusive: bool,
+    pub(crate) arguments: Table,
+    pub(crate) inbox: Inbox,
+    pub(crate) settlements: Settlements,
+    /// No more deliveries are wanted.
+    pub(crate) cancelled: AtomicBool,
+    /// The broker sends no more.
+    pub(crate) stopped: Notify,
+}
+
+/// How far an intake has come on its present channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No channel; `channel.open` may be sent.
+    Idle,
+    /// The channel is being opened, or `basic.consume` is under way.
+    Starting,
+    Running,
+    /// `basic.cancel` is under way.
+    Cancelling,
+    /// The consumer has ended, its channel stays for settlements.
+    Stopped,
+}
+
+/// An intake on its present channel.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) channel: u16,
+    pub(crate) stage: Stage,
+    epoch: u64,
+    unsettled: Unsettled,
+    /// What a turn has brought.
+    arrived: Vec<Delivery>,
+    exchange: Arc<str>,
+    routing_key: Arc<str>,
+    decided: Vec<(Receipt, Settle)>,
+    own: Vec<(u64, Settle)>,
+}
+
+impl Flow {
+    pub(crate) fn new(intake: Arc<Intake>) -> Self {
+        Self {
+            intake,
+            channel: 0,
+            stage: Stage::Idle,
+            epoch: 0,
+            unsettled: Unsettled::new(),
+            arrived: Vec::new(),
+            exchange: "".into(),
+            routing_key: "".into(),
+            decided: Vec::new(),
+            own: Vec::new(),
+        }
+    }
+
+    /// A channel was asked for.
+    pub(crate) fn starts(&mut self, channel: u16, epoch: u64) {
+        (self.channel, self.epoch, self.stage) = (channel, epoch, Stage::Starting);
+        self.unsettled = Unsettled::new();
+    }
+
+    /// The channel is open: asks for deliveries. False if the arguments cannot be encoded.
+    pub(crate) fn consume(&self, out: &mut Vec<u8>) -> bool {
+        let intake = &*self.intake;
+        let qos = BasicQos { prefetch_size: 0, prefetch_count: intake.prefetch, global: false };
+        let Ok(arguments) = intake.arguments.to_entries() else { return false };
+        let consume = BasicConsume {
+            queue: &intake.queue,
+            consumer_tag: &intake.tag,
+            exclusive: intake.exclusive,
+            arguments: RawTable::from_bytes(&arguments),
+            ..BasicConsume::default()
+        };
+        Method::from(qos).encode(self.channel, out).is_ok()
+            && Method::from(consume).encode(self.channel, out).is_ok()
+    }
+
+    /// The channel is gone: everything that nobody works on will come again.
+    pub(crate) fn lost(&mut self) {
+        self.stage = Stage::Idle;
+        self.channel = 0;
+        self.arrived.clear();
+        self.intake.inbox.clear();
+        self.intake.settlements.swap(&mut self.decided);
+        if self.intake.cancelled.load(Ordering::Acquire) {
+            self.stage = Stage::Stopped;
+            self.intake.stopped.notify_one();
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, wire: &Wire<'_>, properties: &[u8], body: &[u8]) {
+        if *self.exchange != *wire.exchange {
+            self.exchange = wire.exchange.as_ref().into();
+        }
+        if *self.routing_key != *wire.routing_key {
+            self.routing_key = wire.routing_key.as_ref().into();
+        }
+        let origin = Origin {
+            queue: Arc::clone(&self.intake.queue),
+            exchange: Arc::clone(&self.exchange),
+            routing_key: Arc::clone(&self.routing_key),
+            redelivered: wire.redelivered,
+            receipt: Receipt { epoch: self.epoch, tag: wire.delivery_tag },
+        };
+        self.unsettled.delivered();
+        self.arrived.push(Delivery::new(origin, properties, body));
+    }
+
+    /// Hands a turn's deliveries to the workers.
+    pub(crate) fn hand_over(&mut self) {
+        if !self.arrived.is_empty() {
+            self.intake.inbox.put(self.arrived.drain(..));
+        }
+    }
+
+    /// Writes what workers have decided since.
+    pub(crate) fn settle(&mut self, out: &mut Vec<u8>) {
+        if matches!(self.stage, Stage::Idle | Stage::Starting) {
+            return;
+        }
+        self.intake.settlements.swap(&mut self.decided);
+        if self.decided.is_empty() {
+            return;
+        }
+        // Decisions about deliveries of a channel that is gone mean nothing: they come again.
+        let present = self.decided.iter().filter(|(receipt, _)| receipt.epoch == self.epoch);
+        self.own.clear();
+        self.own.extend(present.map(|(receipt, settle)| (receipt.tag, *settle)));
+        self.unsettled.write(self.channel, &self.own, out);
+    }
+}

@@ -1,0 +1,7 @@
+//! What most programs use.
+
+pub use crate::{
+    Ack, App, Backoff, Batch, Client, Csv, Delivery, Exchange, Fail, Format, Json, Message, Meta,
+    Options, Outcome, Queue, Reply, Request, Router, RpcError, State, Topology, Typed, consume,
+    consume_batch, http_consumer, rpc, serve,
+};

@@ -1,0 +1,312 @@
+//! What works a consumer's messages off: handler, then what the outcome asks for, then the settlement.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+use tower::{Service, ServiceExt};
+
+use crate::client::Client;
+use crate::consumer::{DeadLetters, DeliveryService, Policy, Waiting, Work, waiting_queue};
+use crate::delivery::{ATTEMPT_HEADER, Delivery};
+use crate::error::PublishError;
+use crate::intake::Intake;
+use crate::metrics::QueueMetrics;
+use crate::outcome::{Answer, Outcome};
+use crate::publish::{Draft, Publish};
+use crate::rpc::RpcError;
+use crate::settlements::Settle;
+use crate::topology::text;
+
+/// How long a message is held that could be put nowhere, before it goes back to its queue.
+const NOWHERE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Headers that brokers have written about the past of a message, or that would act once more on its copy.
+const NOT_COPIED: [&str; 14] = [
+    "x-death",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-first-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+    "x-last-death-exchange",
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-dedup-id",
+    "x-delay",
+    "CC",
+    "BCC",
+    "x-opt-delivery-count",
+];
+
+/// Where a message was published, on copies.
+pub(crate) const EXCHANGE_HEADER: &str = "posthouse-exchange";
+/// With which routing key, on copies.
+pub(crate) const ROUTING_KEY_HEADER: &str = "posthouse-routing-key";
+/// Header of dead letters: why.
+pub const REASON_HEADER: &str = "posthouse-reason";
+/// Header of dead letters: where it was given up.
+pub const QUEUE_HEADER: &str = "posthouse-queue";
+
+/// What workers of one consumer share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) client: Client,
+    pub(crate) policy: Policy,
+    pub(crate) dead: DeadLetters,
+    pub(crate) ordered: bool,
+    pub(crate) metrics: QueueMetrics,
+}
+
+/// Works until the inbox has ended.
+pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
+    match work {
+        Work::Each(mut service) => {
+            while let Some(delivery) = bench.intake.inbox.take().await {
+                bench.handle(&mut service, delivery).await;
+            }
+        }
+        Work::Batch { handle, up_to, within } => {
+            while let Some(first) = bench.intake.inbox.take().await {
+                let deliveries = bench.collect(first, up_to, within).await;
+                bench.metrics.attempts.inc();
+                let began = Instant::now();
+                let running = AssertUnwindSafe(handle(deliveries.clone())).catch_unwind();
+                let outcomes = running
+                    .await
+                    .unwrap_or_else(|panic| vec![panicked(panic.as_ref()); deliveries.len()]);
+                bench.metrics.handling.observe(began.elapsed().as_secs_f64());
+                for (delivery, outcome) in deliveries.iter().zip(outcomes) {
+                    bench.end(delivery, outcome).await;
+                }
+            }
+        }
+    }
+}
+
+impl Bench {
+    async fn handle(&self, service: &mut DeliveryService, delivery: Delivery) {
+        let mut attempt = delivery.attempt();
+        loop {
+            self.metrics.attempts.inc();
+            let began = Instant::now();
+            let outcome = self.run(service, delivery.clone(), attempt).await;
+            self.metrics.handling.observe(began.elapsed().as_secs_f64());
+            // In an order, what is tried again keeps its place: it waits here.
+            let wait = match &outcome {
+                Outcome::Retry { after, .. } if self.ordered => {
+                    self.policy.backoff.wait(attempt, *after)
+                }
+                _ => None,
+            };
+            let Some(wait) = wait else { return self.end_after(&delivery, outcome, attempt).await };
+            if self.intake.cancelled.load(Ordering::Acquire) {
+                return self.settle(&delivery, Settle::Requeue);
+            }
+            self.metrics.retried.inc();
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn run(
+        &self,
+        service: &mut DeliveryService,
+        delivery: Delivery,
+        attempt: u32,
+    ) -> Outcome {
+        if attempt > self.policy.backoff.attempts_max() && self.dead != DeadLetters::Answer {
+            // Handed out more often than allowed: whoever had it did not live to say what became of it.
+            let reason = format!("attempt {attempt} of {}", self.policy.backoff.attempts_max());
+            return Outcome::Dead { reason };
+        }
+        let called = async {
+            match service.ready().await {
+                Ok(service) => service.call(delivery).await,
+                Err(error) => Err(error),
+            }
+        };
+        match AssertUnwindSafe(called).catch_unwind().await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::Retry { after: None, reason: error.to_string() },
+            Err(panic) => panicked(panic.as_ref()),
+        }
+    }
+
+    /// The first message and what comes soon after it.
+    async fn collect(&self, first: Delivery, up_to: usize, within: Duration) -> Vec<Delivery> {
+        let deadline = Instant::now() + within;
+        let mut deliveries = vec![first];
+        loop {
+            deliveries.extend(self.intake.inbox.take_ready(up_to - deliveries.len()));
+            if deliveries.len() >= up_to {
+                return deliveries;
+            }
+            match timeout_at(deadline, self.intake.inbox.take()).await {
+                Ok(Some(delivery)) => deliveries.push(delivery),
+                Ok(None) | Err(_) => return deliveries,
+            }
+        }
+    }
+
+    async fn end(&self, delivery: &Delivery, outcome: Outcome) {
+        self.end_after(delivery, outcome, delivery.attempt()).await;
+    }
+
+    /// Does what the outcome asks for and settles.
+    async fn end_after(&self, delivery: &Delivery, outcome: Outcome, attempt: u32) {
+        let settle = match outcome {
+            Outcome::Ack => {
+                self.metrics.acked.inc();
+                Settle::Ack
+            }
+            Outcome::Reply(answer) => self.reply(delivery, answer).await,
+            Outcome::Retry { after, reason } => self.retry(delivery, attempt, after, reason).await,
+            Outcome::Dead { reason } => self.give_up(delivery, attempt, &reason).await,
+            Outcome::Drop { reason } => {
+                tracing::info!(queue = delivery.queue(), reason, "a message was dropped");
+                self.metrics.dropped.inc();
+                Settle::Ack
+            }
+            Outcome::Release => Settle::Requeue,
+        };
+        self.settle(delivery, settle);
+    }
+
+    fn settle(&self, delivery: &Delivery, settle: Settle) {
+        self.intake.settlements.put(delivery.receipt, settle);
+        self.intake.inbox.done(delivery);
+    }
+
+    async fn reply(&self, delivery: &Delivery, answer: Answer) -> Settle {
+        self.metrics.acked.inc();
+        let properties = delivery.properties();
+        let Some(reply_to) = properties.reply_to.filter(|queue| !queue.is_empty()) else {
+            return Settle::Ack;
+        };
+        let draft = Draft {
+            routing_key: reply_to.to_owned().into(),
+            body: answer.body,
+            content_type: Some(answer.content_type.into()),
+            kind: answer.kind.map(Into::into),
+            correlation_id: properties.correlation_id.map(str::to_owned),
+            // Whoever asked may be gone, and the answer is of no use to anybody else.
+            mandatory: false,
+            ..Draft::default()
+        };
+        match self.publish(draft).await {
+            Ok(()) => Settle::Ack,
+            Err(error) if error.is_retryable() => self.nowhere(&error).await,
+            Err(error) => {
+                tracing::warn!(queue = delivery.queue(), %error, "an answer could not be sent");
+                Settle::Ack
+            }
+        }
+    }
+
+    async fn retry(
+        &self,
+        delivery: &Delivery,
+        attempt: u32,
+        after: Option<Duration>,
+        reason: String,
+    ) -> Settle {
+        let Some(wait) = self.policy.backoff.wait(attempt, after) else {
+            return self.give_up(delivery, attempt, &reason).await;
+        };
+        tracing::warn!(
+            queue = delivery.queue(),
+            attempt,
+            ?wait,
+            reason,
+            "a message is tried again"
+        );
+        self.metrics.retried.inc();
+        if self.policy.waiting == Waiting::Broker {
+            return Settle::Requeue;
+        }
+        let mut draft = copy(delivery);
+        draft.routing_key = waiting_queue(delivery.queue(), wait).into();
+        draft.headers.insert(ATTEMPT_HEADER, i64::from(attempt.saturating_add(1)));
+        match self.publish(draft).await {
+            Ok(()) => Settle::Ack,
+            Err(error) => self.nowhere(&error).await,
+        }
+    }
+
+    async fn give_up(&self, delivery: &Delivery, attempt: u32, reason: &str) -> Settle {
+        tracing::error!(queue = delivery.queue(), attempt, reason, "a message was given up");
+        self.metrics.dead_lettered.inc();
+        match &self.dead {
+            DeadLetters::Broker => Settle::Reject,
+            DeadLetters::Answer => {
+                let failed = RpcError::new("failed", reason);
+                self.reply(delivery, failed.answer()).await
+            }
+            DeadLetters::Queue(queue) => {
+                let mut draft = copy(delivery);
+                draft.routing_key = queue.clone().into();
+                draft.headers.insert(ATTEMPT_HEADER, i64::from(attempt));
+                draft.headers.insert(REASON_HEADER, text(reason));
+                draft.headers.insert(QUEUE_HEADER, text(delivery.queue()));
+                match self.publish(draft).await {
+                    Ok(()) => Settle::Ack,
+                    Err(error) => self.nowhere(&error).await,
+                }
+            }
+        }
+    }
+
+    /// A copy could be put nowhere: the original goes back, after a while, so that this is no tight circle.
+    async fn nowhere(&self, error: &PublishError) -> Settle {
+        tracing::error!(%error, "a message goes back to its queue, as its copy was not accepted");
+        tokio::time::sleep(NOWHERE_PAUSE).await;
+        Settle::Requeue
+    }
+
+    async fn publish(&self, draft: Draft) -> Result<(), PublishError> {
+        Publish::new(Arc::clone(&self.client.link), Ok(draft)).await.map(drop)
+    }
+}
+
+/// The same message once more, for the default exchange. It does not expire, and its user is not vouched for: brokers
+/// take a `user-id` only from that user.
+fn copy(delivery: &Delivery) -> Draft {
+    let properties = delivery.properties();
+    let own = |text: Option<&str>| text.map(str::to_owned);
+    let mut headers = delivery.header_table();
+    for name in NOT_COPIED {
+        headers.remove(name);
+    }
+    headers.insert(EXCHANGE_HEADER, text(delivery.exchange()));
+    headers.insert(ROUTING_KEY_HEADER, text(delivery.routing_key()));
+    Draft {
+        mandatory: true,
+        persistent: properties.delivery_mode == Some(2),
+        body: delivery.body(),
+        content_type: own(properties.content_type).map(Into::into),
+        content_encoding: own(properties.content_encoding),
+        headers,
+        priority: properties.priority,
+        correlation_id: own(properties.correlation_id),
+        reply_to: own(properties.reply_to),
+        message_id: own(properties.message_id),
+        timestamp: properties.timestamp,
+        kind: own(properties.kind).map(Into::into),
+        app_id: own(properties.app_id),
+        ..Draft::default()
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Outcome {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a text");
+    Outcome::Retry { after: None, reason: format!("the handler panicked: {text}") }
+}

@@ -1,0 +1,42 @@
+//! Several messages at once.
+
+use std::time::Duration;
+
+use posthouse_client::prelude::*;
+use tokio::sync::mpsc;
+
+use crate::broker::{on_both, options, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_what_has_come_within_a_while_without_what_cannot_be_read() {
+    on_both(|url, prefix| async move {
+        let (seen, mut batches) = mpsc::unbounded_channel();
+        let store = |State(seen): State<mpsc::UnboundedSender<Vec<u32>>>,
+                     Batch(rows): Batch<Json<u32>>| async move {
+            seen.send(rows.into_iter().map(|Json(row)| row).collect()).unwrap();
+        };
+        let (queue, dead) = (format!("{prefix}.audit"), format!("{prefix}.audit.dead"));
+        let consumer = consume_batch(store).up_to(10).within(Duration::from_millis(100));
+        let router = Router::new().queue(&queue, consumer).with_state(seen);
+        let app = App::start(&url, router, options()).await.unwrap();
+
+        for number in 0..25_u32 {
+            let body = if number == 5 { "poison".to_owned() } else { number.to_string() };
+            app.client().publish_to("", queue.clone(), body).await.unwrap();
+        }
+
+        let mut rows = Vec::new();
+        while rows.len() < 24 {
+            let batch = batches.recv().await.unwrap();
+            assert!(batch.len() <= 10);
+            rows.extend(batch);
+        }
+        assert_eq!(rows, (0..25).filter(|number| *number != 5).collect::<Vec<_>>());
+        until("the poison is given up", || async {
+            app.client().queue_length(&dead).await.unwrap().messages == 1
+        })
+        .await;
+        app.stop().await;
+    })
+    .await;
+}

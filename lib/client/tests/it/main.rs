@@ -1,0 +1,21 @@
+//! What an application sees of its client, on a Posthouse in this process and, where it must work there too, on RabbitMQ.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::panic,
+    reason = "a panic is how a test says what went wrong"
+)]
+
+mod batches;
+mod broker;
+mod consuming;
+mod crashes;
+mod cutter;
+mod http_requests;
+mod layers;
+mod ordering;
+mod publishing;
+mod rpc;
+mod topology;
