@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
             .collect();
         for _ in 0..self.args.runs.max(1) {
             for one in &mut answers {
-                let broker = self.start(one.peer)?;
+                let broker = self.start(one.peer, row.settings)?;
                 if row.figure.unit == "KiB" || row.name == QUEUE_MEMORY.0 {
                     // What the start and our own login took goes back to the system first.
                     std::thread::sleep(SETTLES_WITHIN);
@@ -221,8 +221,8 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn start(&self, peer: Peer) -> anyhow::Result<Broker> {
-        self.programs.start(peer, &self.fresh(peer)?)
+    fn start(&self, peer: Peer, settings: &[&str]) -> anyhow::Result<Broker> {
+        self.programs.start(peer, &self.fresh(peer)?, settings)
     }
 
     fn backlog(&self) -> anyhow::Result<Vec<Measured>> {

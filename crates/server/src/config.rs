@@ -58,6 +58,8 @@ pub struct Config {
     pub store: Store,
     /// How long the server stays awake for the next message while traffic is live; zero is off.
     pub busy_poll: Duration,
+    /// Whether all processors of the machine are asked to stay awake, too.
+    pub processors_awake: bool,
 }
 
 /// The AMQP door.

@@ -28,6 +28,7 @@ pub mod figures;
 pub mod iso_time;
 pub mod listen;
 pub mod metrics;
+mod processors;
 pub mod run;
 pub mod telemetry;
 pub mod tls;

@@ -6,12 +6,18 @@
 //! processor to whoever else wants it, and it ends as soon as nothing has happened for a moment. If others keep the
 //! processor for long when it is given away, there is none to spare, and nobody watches for a while. An idle broker
 //! never does.
+//!
+//! Where `runtime.processors_awake` says so, the other processors are kept from sleeping as well: those of clients on the
+//! same machine, which have to wake for what the broker sends.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+
+use crate::processors::ProcessorsAwake;
 
 /// So many events are looked at together.
 const EVENTS: u64 = 8;
@@ -22,6 +28,9 @@ const LIVE_WITHIN: Duration = Duration::from_millis(2);
 /// The processor is contended if it comes back later than this. The store's writer keeps it for less.
 const CONTENDED: Duration = Duration::from_micros(500);
 
+/// Processors stay awake so long after the last watch: to ask for it wakes each of them.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How long nobody watches after that.
 const REST: Duration = Duration::from_millis(100);
 
@@ -30,6 +39,8 @@ const REST: Duration = Duration::from_millis(100);
 pub(crate) struct Vigil {
     /// Longest time without an event that is spent awake; zero is off.
     patience: Duration,
+    /// Whether the other processors stay awake, too.
+    processors_awake: bool,
     began: Instant,
     events: AtomicU64,
     /// When the last [`EVENTS`] were complete, in microseconds since `began`.
@@ -39,10 +50,11 @@ pub(crate) struct Vigil {
 }
 
 impl Vigil {
-    /// Waits awake for up to `patience`; zero is off.
-    pub(crate) fn new(patience: Duration) -> Self {
+    /// Waits awake for up to `patience`, zero is off; with `processors_awake` none of the machine sleeps meanwhile.
+    pub(crate) fn new(patience: Duration, processors_awake: bool) -> Self {
         Self {
             patience,
+            processors_awake,
             began: Instant::now(),
             events: AtomicU64::new(0),
             complete_at: AtomicU64::new(0),
@@ -67,13 +79,25 @@ impl Vigil {
 
     /// Watches whenever traffic is live, for ever.
     pub(crate) async fn keep(&self) {
+        let mut may_request = self.processors_awake;
         loop {
             self.wanted.notified().await;
-            self.awake.store(true, Ordering::Relaxed);
-            if self.watch().await == Ended::Contended {
-                tokio::time::sleep(REST).await;
+            let request = may_request.then(ProcessorsAwake::request).transpose();
+            let request = request.unwrap_or_else(|error| {
+                tracing::warn!(%error, "processors cannot be kept awake");
+                may_request = false;
+                None
+            });
+            loop {
+                self.awake.store(true, Ordering::Relaxed);
+                if self.watch().await == Ended::Contended {
+                    sleep(REST).await;
+                }
+                self.awake.store(false, Ordering::Relaxed);
+                if request.is_none() || timeout(LINGER, self.wanted.notified()).await.is_err() {
+                    break;
+                }
             }
-            self.awake.store(false, Ordering::Relaxed);
         }
     }
 
@@ -128,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn traffic_is_watched_while_it_is_live_and_no_longer() {
-        let vigil = Arc::new(Vigil::new(Duration::from_millis(1)));
+        let vigil = Arc::new(Vigil::new(Duration::from_millis(1), false));
         let keeper = Arc::clone(&vigil);
         let task = tokio::spawn(async move { keeper.keep().await });
 
@@ -145,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_patience_of_zero_never_watches() {
-        let vigil = Arc::new(Vigil::new(Duration::ZERO));
+        let vigil = Arc::new(Vigil::new(Duration::ZERO, false));
         let keeper = Arc::clone(&vigil);
         let task = tokio::spawn(async move { keeper.keep().await });
 

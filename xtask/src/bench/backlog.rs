@@ -22,12 +22,12 @@ pub(crate) fn play(
     count: u64,
 ) -> anyhow::Result<Value> {
     let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let broker = programs.start(peer, folder)?;
+    let broker = programs.start(peer, folder, &[])?;
     let fill = words(format!("fill --count {count} --persistent --durable --confirm 1000"));
     let filled = tool::load(&programs.tool, &broker, &fill).context("fill")?;
     let rss_mb = filled.pointer("/broker_settled/rss_mb").cloned().unwrap_or_default();
     broker.kill()?;
-    let broker = programs.start(peer, folder)?;
+    let broker = programs.start(peer, folder, &[])?;
     let accepted_ms = broker.accepted_after.as_secs_f64() * 1e3;
     let first_ms = first_delivery(&broker).context("first delivery")?;
     let ready = words(format!("ready --number {count}"));

@@ -71,11 +71,17 @@ pub(crate) struct Broker {
 
 impl Programs {
     /// Starts a broker on the folder, which may hold its data already, and waits until it accepts connections.
+    /// `settings` are ours, `key=value`.
     ///
     /// # Errors
     ///
     /// If it does not start.
-    pub(crate) fn start(&self, peer: Peer, folder: &Path) -> anyhow::Result<Broker> {
+    pub(crate) fn start(
+        &self,
+        peer: Peer,
+        folder: &Path,
+        settings: &[&str],
+    ) -> anyhow::Result<Broker> {
         std::fs::create_dir_all(folder)?;
         let port = free_ports()?;
         let mut command = match self.slow_sync_ms {
@@ -110,6 +116,7 @@ impl Programs {
                     "--set",
                     "log.level=warn",
                 ]);
+                command.args(settings.iter().flat_map(|setting| ["--set", *setting]));
             }
             Peer::Null => {
                 command.arg(&self.tool).args(["--port", &port.to_string(), "null-broker"]);

@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) what: &'static str,
     /// The tool's command and arguments, separated by spaces.
     pub(crate) args: &'static str,
+    /// Our settings that are not the defaults, `key=value`.
+    pub(crate) settings: &'static [&'static str],
     /// What counts.
     pub(crate) figure: Figure,
     /// Who takes part beside us.
@@ -55,11 +57,12 @@ use Floor::{AtLeast, AtMost, ConsumedOfPublished, Limit};
 use Peer::{Null, NullJournal, Rabbit};
 
 /// All rows but the backlog, which is a play in several acts (see [`super::backlog`]).
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 15] = [
     Row {
         name: "16-auto",
         what: "16 B transient, auto-ack",
         args: "throughput --size 16",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH,
         floors: &[AtLeast(Null, 0.19)],
@@ -68,6 +71,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "16-ack",
         what: "16 B transient, acked",
         args: "throughput --size 16 --prefetch 1000 --ack 100",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH,
         floors: &[AtLeast(Null, 0.12), ConsumedOfPublished(0.95)],
@@ -76,6 +80,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "1k-auto",
         what: "1 KiB transient, auto-ack",
         args: "throughput --size 1024",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH,
         floors: &[AtLeast(Null, 0.25), AtLeast(Rabbit, 11.0)],
@@ -84,6 +89,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "1k-ack",
         what: "1 KiB transient, acked",
         args: "throughput --size 1024 --prefetch 1000 --ack 100",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH,
         floors: &[AtLeast(Null, 0.25), AtLeast(Rabbit, 11.0)],
@@ -92,6 +98,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "persistent-1",
         what: "1 KiB persistent, window 1000, 1p/1c",
         args: "throughput --persistent --durable --confirm 1000 --prefetch 1000 --ack 100",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH_DURABLE,
         floors: &[AtLeast(NullJournal, 0.48), AtLeast(Rabbit, 15.0)],
@@ -101,6 +108,7 @@ pub(crate) const ROWS: [Row; 14] = [
         what: "1 KiB persistent, window 1000, 4p/4c/4q",
         args: "throughput --persistent --durable --confirm 1000 --prefetch 1000 --ack 100 --producers 4 --consumers 4 \
                --queues 4",
+        settings: &[],
         figure: CONSUMED,
         peers: BOTH_DURABLE,
         floors: &[AtLeast(NullJournal, 0.48), AtLeast(Rabbit, 15.0)],
@@ -109,6 +117,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "window-1",
         what: "publish only, window 1, persistent",
         args: "throughput --persistent --durable --confirm 1 --consumers 0",
+        settings: &[],
         figure: CONFIRMED,
         peers: BOTH_DURABLE,
         floors: &[AtLeast(NullJournal, 1.1), AtLeast(Rabbit, 2.9)],
@@ -117,6 +126,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "fanout",
         what: "fanout to 10 queues, 1 KiB, deliveries",
         args: "throughput --exchange fanout --queues 10 --consumers 10",
+        settings: &[],
         figure: CONSUMED,
         peers: RABBIT,
         floors: &[AtLeast(Rabbit, 14.0)],
@@ -125,6 +135,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "topic",
         what: "topic, 1,000 bindings, 10 match, deliveries",
         args: "throughput --exchange topic --bindings 1000 --matching 10 --queues 10 --consumers 10",
+        settings: &[],
         figure: CONSUMED,
         peers: RABBIT,
         floors: &[AtLeast(Rabbit, 12.0)],
@@ -133,6 +144,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "queues-1",
         what: "durable queues declared, 1 client",
         args: "queues --number 10000 --parallel 1",
+        settings: &[],
         figure: EACH_SECOND,
         peers: RABBIT,
         floors: &[AtLeast(Rabbit, 6.0)],
@@ -141,6 +153,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "queues-8",
         what: "durable queues declared, 8 clients",
         args: "queues --number 10000 --parallel 8",
+        settings: &[],
         figure: EACH_SECOND,
         peers: RABBIT,
         floors: &[AtLeast(Rabbit, 6.0)],
@@ -149,6 +162,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "churn",
         what: "connect, declare, publish, get, delete, close; 4 at once",
         args: "churn --parallel 4",
+        settings: &[],
         figure: EACH_SECOND,
         peers: RABBIT,
         floors: &[AtLeast(Rabbit, 5.0)],
@@ -157,6 +171,16 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "latency",
         what: "20,000 msg/s transient, end to end p50",
         args: "latency --rate 20000",
+        settings: &[],
+        figure: MEDIAN,
+        peers: BOTH,
+        floors: &[AtMost(Null, 0.55), AtMost(Rabbit, 0.5)],
+    },
+    Row {
+        name: "latency-awake",
+        what: "the same, and no processor sleeps meanwhile",
+        args: "latency --rate 20000",
+        settings: &["runtime.processors_awake=true"],
         figure: MEDIAN,
         peers: BOTH,
         floors: &[AtMost(Null, 0.55), AtMost(Rabbit, 0.5)],
@@ -165,6 +189,7 @@ pub(crate) const ROWS: [Row; 14] = [
         name: "connections",
         what: "RSS of an idle connection with a consumer",
         args: "connections --number 5000",
+        settings: &[],
         figure: MEMORY_EACH,
         peers: RABBIT,
         floors: &[Limit(12.0)],

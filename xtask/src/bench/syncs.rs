@@ -20,7 +20,7 @@ pub(crate) fn count(programs: &Programs, peer: Peer, folder: &Path) -> anyhow::R
     if Command::new("strace").arg("--version").stdout(Stdio::null()).status().is_err() {
         return Ok(format!("{}: not counted, there is no strace here", peer.name()));
     }
-    let broker = programs.start(peer, folder)?;
+    let broker = programs.start(peer, folder, &[])?;
     let trace = folder.join("syncs.txt");
     let mut strace = Command::new("strace");
     strace

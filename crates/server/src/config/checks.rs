@@ -38,6 +38,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         log: read_log(r),
         store: read_store(r),
         busy_poll: Duration::from_micros(r.number("runtime.busy_poll_us", 0..=10_000)),
+        processors_awake: r.switch("runtime.processors_awake"),
     }
 }
 

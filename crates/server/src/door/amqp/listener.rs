@@ -104,7 +104,7 @@ impl Door {
             plain_without_tls: config.auth.plain_without_tls,
             external_login: config.auth.external_login,
             stopping: AtomicBool::new(false),
-            vigil: Vigil::new(config.busy_poll),
+            vigil: Vigil::new(config.busy_poll, config.processors_awake),
             news: AtomicU64::new(0),
             sessions: Mutex::default(),
         };
