@@ -74,6 +74,17 @@ struct Touched {
     bytes: u64,
     /// By this batch.
     added: u64,
+    added_bytes: u64,
+}
+
+/// So many messages or bytes in one batch are a flood, which can wait for consumers. A publisher that waits for each confirm
+/// is slow enough by itself.
+const FLOOD: (u64, u64) = (32, 64 * 1024);
+
+impl Touched {
+    fn is_flood(&self) -> bool {
+        self.added >= FLOOD.0 || self.added_bytes >= FLOOD.1
+    }
 }
 
 impl Publisher {
@@ -284,7 +295,13 @@ impl Publisher {
             Some(index) => index,
             None => {
                 let (messages, bytes) = self.access.fill_of(target);
-                self.touched.push(Touched { target: target.clone(), messages, bytes, added: 0 });
+                self.touched.push(Touched {
+                    target: target.clone(),
+                    messages,
+                    bytes,
+                    added: 0,
+                    added_bytes: 0,
+                });
                 self.touched.len() - 1
             }
         };
@@ -299,6 +316,7 @@ impl Publisher {
         }
         touched.messages += 1;
         touched.added += 1;
+        touched.added_bytes += body_bytes;
         touched.bytes += body_bytes;
         true
     }
@@ -361,7 +379,8 @@ impl Publisher {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);
         }
         let pool = &*self.access.broker().pool;
-        self.crowd = touched.iter().find_map(|touched| {
+        let mut floods = touched.iter().filter(|touched| touched.is_flood());
+        self.crowd = floods.find_map(|touched| {
             let queue = &touched.target.queue;
             Some((Arc::clone(queue), queue.crowd(pool)?))
         });

@@ -12,7 +12,7 @@ use model::{
     Address, QueueDefinition, QueueId, QueueSettings, QueueType, SubscriptionId, Timestamp,
 };
 use smallvec::SmallVec;
-use store::{Hold, LeaseRequest, Leased, Pool};
+use store::{Hold, LeaseRequest, Leased, Pool, QueueStats};
 
 use crate::consumer::Consumer;
 use crate::metadata::Metadata;
@@ -330,14 +330,21 @@ impl Queue {
                 break;
             }
         }
-        if !dispatch.crowd.is_empty() && self.ready(pool) <= CROWD_MESSAGES / 2 {
+        if !dispatch.crowd.is_empty() && self.has_caught_up(pool) {
             dispatch.crowd.drain(..).for_each(Waker::wake);
         }
         expired
     }
 
-    fn ready(&self, pool: &dyn Pool) -> u64 {
-        pool.stats(self.id).now().map_or(0, |stats| stats.ready)
+    /// Whether so many messages wait that publishers should wait, too. What came while messages lay on disk goes through the
+    /// disk as well, to keep its place: without a pause this would never end, though consumers are almost there.
+    fn is_crowded(&self, pool: &dyn Pool) -> bool {
+        pool.stats(self.id).now().is_ok_and(|stats| stats.ready > CROWD_MESSAGES || stats.cold > 0)
+    }
+
+    fn has_caught_up(&self, pool: &dyn Pool) -> bool {
+        let enough = |stats: QueueStats| stats.ready <= CROWD_MESSAGES / 2 && stats.cold == 0;
+        pool.stats(self.id).now().is_ok_and(enough)
     }
 
     /// Whether consumers that keep up otherwise are so far behind that a publisher should let them catch up; what to
@@ -353,16 +360,13 @@ impl Queue {
         }
         let given = dispatch.given;
         drop(dispatch);
-        (self.ready(pool) > CROWD_MESSAGES).then_some(given)
+        self.is_crowded(pool).then_some(given)
     }
 
     /// Whether consumers have caught up; otherwise the context's task is woken when they have.
     pub(crate) fn poll_relaxed(&self, context: &Context<'_>, pool: &dyn Pool) -> bool {
         let mut dispatch = self.lock();
-        if dispatch.consumers.is_empty()
-            || self.is_deleted()
-            || self.ready(pool) <= CROWD_MESSAGES / 2
-        {
+        if dispatch.consumers.is_empty() || self.is_deleted() || self.has_caught_up(pool) {
             return true;
         }
         dispatch.crowd.push(context.waker().clone());

@@ -414,6 +414,8 @@ pub struct QueueStats {
     pub ready: u64,
     /// Their body bytes.
     pub ready_bytes: u64,
+    /// Those of them that have to be read back from a disk; 0 where a driver does not know.
+    pub cold: u64,
     /// Messages leased.
     pub leased: u64,
     /// Messages that wait for `not_before`.

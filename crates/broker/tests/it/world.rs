@@ -47,9 +47,15 @@ impl World {
     }
 
     pub(crate) fn on_disk() -> Self {
+        Self::with_options(Options::default())
+    }
+
+    /// On disk, with other limits.
+    pub(crate) fn with_options(options: Options) -> Self {
         let clock = Arc::new(Hands(AtomicU64::new(1_000_000)));
         let directory = tempfile::tempdir().unwrap();
-        Self { broker: start(disk(directory.path()), &clock), clock, directory: Some(directory) }
+        let store = Embedded::open(directory.path(), options).unwrap();
+        Self { broker: start(store, &clock), clock, directory: Some(directory) }
     }
 
     /// Stops the broker and starts another over what it left.

@@ -133,8 +133,7 @@ impl ColdList {
         self.len == 0
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 

@@ -360,6 +360,7 @@ impl QueueState {
         QueueStats {
             ready: self.ready,
             ready_bytes: self.ready_bytes,
+            cold: self.lanes.iter().map(|lane| lane.cold.len() as u64).sum(),
             leased: self.leased.len() as u64,
             delayed: self.delayed.len() as u64,
             first: Sequence(self.first()),
