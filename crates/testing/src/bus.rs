@@ -73,6 +73,12 @@ impl TestBus {
         url_of(self.address)
     }
 
+    /// Where it listens with TLS, if a setting says that it does.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.lock().as_ref().and_then(|server| server.tls)
+    }
+
     /// Where its queue service listens, if a setting says that it does.
     #[must_use]
     pub fn queues_address(&self) -> Option<SocketAddr> {

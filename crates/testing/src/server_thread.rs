@@ -26,6 +26,8 @@ const END_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct ServerThread {
     pub(crate) address: SocketAddr,
+    /// Where it speaks AMQP over TLS.
+    pub(crate) tls: Option<SocketAddr>,
     /// Where the queue service is.
     pub(crate) queues: Option<SocketAddr>,
     pub(crate) broker: Arc<Broker>,
@@ -73,7 +75,7 @@ impl ServerThread {
         let run = move || serve(ground, config, &news, ended);
         let thread = std::thread::Builder::new().name("posthouse".to_owned()).spawn(run);
         let thread = Some(thread.expect("a thread for the server"));
-        let (mut broker, mut address, mut queues) = (None, None, None);
+        let (mut broker, mut address, mut tls, mut queues) = (None, None, None, None);
         loop {
             match heard.recv_timeout(START_WITHIN).expect("the server to say something") {
                 News::Failed(error) => panic!("the server does not start: {error}"),
@@ -81,6 +83,8 @@ impl ServerThread {
                 News::Line(line) => {
                     if let Some(listens) = line.strip_prefix("listening amqp ") {
                         address = listens.parse().ok();
+                    } else if let Some(listens) = line.strip_prefix("listening amqps ") {
+                        tls = listens.parse().ok();
                     } else if let Some(listens) = line.strip_prefix("listening queues ") {
                         queues = listens.parse().ok();
                     } else if line == "ready" {
@@ -91,6 +95,7 @@ impl ServerThread {
         }
         Self {
             address: address.expect("an address in the server's words"),
+            tls,
             queues,
             broker: broker.expect("a server that is ready has a broker"),
             switch,

@@ -122,3 +122,28 @@ impl QueueMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_written_as_prometheus_reads_it() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        metrics.published.inc_by(3);
+        QueueMetrics::of(&metrics, "orders").acked.inc();
+
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+
+        for line in [
+            "posthouse_client_published_total 3",
+            "posthouse_client_acked_total{queue=\"orders\"} 1",
+            "posthouse_client_connected 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

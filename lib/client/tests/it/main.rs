@@ -18,4 +18,5 @@ mod layers;
 mod ordering;
 mod publishing;
 mod rpc;
+mod tls;
 mod topology;
