@@ -44,8 +44,9 @@ impl Answer {
         if status.is_success() {
             return Ok(Self { status, location, body });
         }
-        let hint = hint(status);
-        anyhow::bail!("{} (status {}){hint}", reason(status, &body), status.as_u16())
+        let reason = reason(status, &body);
+        let hint = hint(status, &reason);
+        anyhow::bail!("{reason} (status {}){hint}", status.as_u16())
     }
 
     /// The body's JSON.
@@ -80,8 +81,11 @@ fn reason(status: StatusCode, body: &[u8]) -> String {
 }
 
 /// What to look at, where the service's words do not say it.
-fn hint(status: StatusCode) -> &'static str {
+fn hint(status: StatusCode, reason: &str) -> &'static str {
     match status {
+        StatusCode::BAD_REQUEST if reason.contains("X-PROJECT-ID") => {
+            "; --project or POSTHOUSE_PROJECT says which one"
+        }
         StatusCode::UNAUTHORIZED => "; --token or POSTHOUSE_TOKEN says who asks",
         status if status.is_redirection() => "; does --url name a queue service?",
         _ => "",
@@ -112,8 +116,13 @@ mod tests {
         let both = refused(400, r#"{"title": "Invalid API request", "description": "Limit"}"#);
         let title = refused(404, r#"{"title": "404 Not Found"}"#);
         let keystone = refused(401, r#"{"error": {"code": 401, "message": "required"}}"#);
+        let project = refused(
+            400,
+            r#"{"title": "Project-Id Missing", "description": "The header X-PROJECT-ID was missing."}"#,
+        );
 
         assert_eq!(both, "Invalid API request: Limit (status 400)");
+        assert!(project.ends_with("--project or POSTHOUSE_PROJECT says which one"), "{project}");
         assert_eq!(title, "404 Not Found (status 404)");
         assert!(keystone.starts_with("required (status 401); --token"), "{keystone}");
     }
