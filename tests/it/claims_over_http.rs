@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use it::{Broker, Connection, Http, Login};
+use it::{Broker, Connection, Http, Login, PATIENCE};
 use serde_json::{Value as Json, json};
 
 const WHY: &str = "has no queue service";
@@ -73,7 +73,8 @@ fn a_claimed_message_lives_as_long_as_its_claim_and_the_grace() {
     let claim = claimed.header("location").unwrap();
     assert_eq!(http.patch(claim, r#"{"ttl": 1000}"#).status, 204);
     let view = http.get(claim).json();
-    assert_eq!((&view["ttl"], &view["age"]), (&json!(1000), &json!(0)));
+    assert_eq!(view["ttl"], 1000);
+    assert!(view["age"].as_u64().unwrap() < 100, "{view}");
     assert_eq!(view["messages"][0]["ttl"], 1060);
 }
 
@@ -137,14 +138,14 @@ fn a_claim_that_runs_out_frees_its_messages() {
     let mut http = Http::new(&program).with("X-Project-Id", "/");
     http.post("/v2/queues/q/messages", r#"{"messages": [{"body": 1, "ttl": 1000}]}"#);
     // The least time that a claim may have is the longest that this test takes.
-    let claimed = http.post(CLAIMS, r#"{"ttl": 60}"#);
     let begun = Instant::now();
+    let claimed = http.post(CLAIMS, r#"{"ttl": 60}"#);
     assert_eq!(claimed.status, 201);
 
     // Nobody has to ask: who waits for the message gets it when the claim ends.
     let amqp = Connection::open(program.address, &Login::default()).unwrap().channel();
     amqp.consume("q", "c", &[]).unwrap();
-    let freed = amqp.delivery(Duration::from_secs(80)).expect("the message");
+    let freed = amqp.delivery(Duration::from_secs(60) + 2 * PATIENCE).expect("the message");
 
     assert!(begun.elapsed() >= Duration::from_secs(59), "{:?}", begun.elapsed());
     assert_eq!((freed.body.as_slice(), freed.redelivered), (&b"1"[..], true));

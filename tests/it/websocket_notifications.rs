@@ -105,7 +105,7 @@ fn notifications_come_in_the_kind_of_the_subscription() {
 
 #[test]
 fn a_durable_subscriber_gets_what_it_missed_and_each_thing_once() {
-    let Some(mut program) = start(&["queues.websocket_ping=100ms"]) else { return };
+    let Some(mut program) = start(&["queues.websocket_ping=1s"]) else { return };
     let durable = json!({ "durable_name": "mailer" });
     let mut first = Socket::of(&program);
     let id = subscribe(&mut first, durable.clone());

@@ -19,7 +19,7 @@ import sys
 
 from program import eventually
 
-START_SECONDS_MAX = 60
+START_SECONDS_MAX = 180
 
 CONFIGURATION = """
 [DEFAULT]

@@ -9,7 +9,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-START_SECONDS_MAX = 30
+START_SECONDS_MAX = 90
 # Webhooks of the tests listen on this machine, on any port.
 LOOPBACK = ("delivery.allow=127.0.0.0/8", "delivery.ports=1-65535")
 

@@ -9,6 +9,7 @@ import subprocess
 import uuid
 
 import pytest
+import websocket
 from conftest import FOREIGN
 from keystoneauth1 import session
 from keystoneauth1.identity import v3
@@ -241,6 +242,28 @@ def test_a_revoked_token_is_refused_within_15_seconds(keystone, service):
     keystone.revoke(token)
 
     eventually(lambda: service.status("GET", "/v2/queues", token) == 401, seconds=15, what="the refusal")
+
+
+def test_a_socket_is_of_its_tokens_project_and_ends_with_its_token(keystone, service):
+    token, blue, red = keystone.token("alice", "blue"), keystone.projects["blue"], keystone.projects["red"]
+    socket = websocket.create_connection("ws://{}:{}/".format(*service.address), timeout=30)
+
+    def ask(action, project, **headers):
+        headers = {"Client-ID": CLIENT, "X-Project-ID": project, **headers}
+        socket.send(json.dumps({"action": action, "headers": headers, "body": {}}))
+        return json.loads(socket.recv())["headers"]["status"]
+
+    assert ask("queue_list", blue) == 403
+    assert ask("authenticate", blue, **{"X-Auth-Token": "nonsense"}) == 401
+    assert ask("authenticate", blue, **{"X-Auth-Token": token}) == 200
+    assert ask("queue_list", blue) == 200
+    assert ask("queue_list", red) == 403
+    assert ask("check_node_health", blue) == 403
+    keystone.revoke(token)
+    # Nobody asks: the connection ends by itself.
+    opcode, reason = socket.recv_data()
+    assert opcode == websocket.ABNF.OPCODE_CLOSE
+    assert int.from_bytes(reason[:2], "big") == 4003, reason
 
 
 def test_a_disabled_user_is_refused_within_15_seconds(keystone, service):

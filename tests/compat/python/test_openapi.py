@@ -9,10 +9,26 @@ import uuid
 import pytest
 import requests
 
+from conftest import QUEUE_SETTINGS
+from program import Program
+
 # Requests of each operation and phase; and the time for all; more of both by hand.
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "15")
 MAX_SECONDS = os.environ.get("SCHEMATHESIS_SECONDS", "60")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+# With all that administrators have.
+EVERYTHING = (*QUEUE_SETTINGS, "queues.admin_mode=true", "queues.pooling=true", "queues.policy=open")
+
+
+@pytest.fixture
+def administered(queues, ours_only, tmp_path):
+    """A queue service in which everybody may do everything."""
+    program = Program(tmp_path, EVERYTHING)
+    yield f"http://{program.queues}"
+    assert program.process.poll() is None, "the program has ended"
+    program.stop()
 
 
 def test_the_document_is_served_without_any_header(queues, ours_only):
@@ -24,9 +40,9 @@ def test_the_document_is_served_without_any_header(queues, ours_only):
 
 
 @pytest.mark.timeout(300 + float(MAX_SECONDS))
-def test_no_request_of_the_document_breaks_the_service(queues, ours_only, tmp_path):
+def test_no_request_of_the_document_breaks_the_service(administered, tmp_path):
     command = [
-        str(pathlib.Path(sys.executable).with_name("schemathesis")), "run", f"{queues.http}/openapi.json",
+        str(pathlib.Path(sys.executable).with_name("schemathesis")), "run", f"{administered}/openapi.json",
         "--header", f"X-Project-Id: {uuid.uuid4().hex}", "--header", f"Client-ID: {uuid.uuid4()}",
         "--checks", CHECKS, "--max-examples", EXAMPLES, "--generation-database", "none", "--no-color",
         "--suppress-health-check", "all", "--request-timeout", "20",

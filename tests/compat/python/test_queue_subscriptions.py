@@ -70,7 +70,7 @@ def test_these_are_subscribers(caller, queue, subscriber):
     [
         (None, "Missing parameter subscriber in body."),
         ({}, "Missing parameter subscriber in body."),
-        ({"subscriber": "ftp://a/"}, "The subscriber type of subscription must be supported in the list ['http', 'https', 'mailto', 'trust+http', 'trust+https']."),
+        ({"subscriber": "ftp://a/"}, "The subscriber type of subscription must be supported in the list ['http', 'https', 'mailto', 'trust+http', 'trust+https'"),
         ({"subscriber": SUBSCRIBER, "ttl": "60"}, "TTL must be an integer."),
         ({"subscriber": SUBSCRIBER, "ttl": 59}, "The TTL for a subscription must be at least 60 seconds long."),
         ({"subscriber": SUBSCRIBER, "ttl": 2**62}, "The TTL seconds for a subscription plus current time must be less than 9999-12-31 23:59:59.999999."),
