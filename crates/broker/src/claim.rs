@@ -242,8 +242,10 @@ impl Broker {
             changes.push(once(queue, sequence, &to, copy));
             self.count_dead(reason);
         }
-        let receipt =
-            self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
+        let receipt = self
+            .pool
+            .commit(Commit { changes, now, handout: Handout::WhenDurable, ..Commit::default() })
+            .now()?;
         self.follow_up(to, now, 0);
         Ok(receipt.ticket)
     }

@@ -81,7 +81,9 @@ impl Broker {
                 reached.extend(to);
             }
         }
-        self.pool.commit(Commit { changes, now, handout: Handout::WhenDurable }).now()?;
+        self.pool
+            .commit(Commit { changes, now, handout: Handout::WhenDurable, ..Commit::default() })
+            .now()?;
         self.follow_up(reached, now, 0);
         Ok(())
     }

@@ -256,7 +256,8 @@ impl Broker {
             once(follower, leased.sequence, &reached, copy),
         ];
         let handout = Handout::WhenDurable;
-        let receipt = self.pool.commit(Commit { changes, now, handout }).now()?;
+        let receipt =
+            self.pool.commit(Commit { changes, now, handout, ..Commit::default() }).now()?;
         self.follow_up(reached, now, 0);
         Ok(Some(receipt.ticket))
     }
@@ -301,7 +302,11 @@ impl Broker {
         let handout = if given_up.is_empty() { Handout::AtOnce } else { Handout::WhenDurable };
         let moved = ended(Settlement::Ack).chain(copies.into_iter().map(|it| it.1));
         let changes = plain.iter().cloned().chain(moved).collect();
-        let receipt = match self.pool.commit(Commit { changes, now, handout }).now() {
+        let receipt = match self
+            .pool
+            .commit(Commit { changes, now, handout, ..Commit::default() })
+            .now()
+        {
             Ok(receipt) => {
                 given_up.iter().for_each(|_| self.count_dead(Reason::DeliveryLimit));
                 if !given_up.is_empty() && self.stalls.given_up.went_on() {

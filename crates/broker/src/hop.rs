@@ -268,7 +268,7 @@ impl Broker {
         if !changes.is_empty() {
             // What only returns or goes may be handed out at once.
             let handout = if hop.moves() { Handout::WhenDurable } else { Handout::AtOnce };
-            match self.pool.commit(Commit { changes, now, handout }).now() {
+            match self.pool.commit(Commit { changes, now, handout, ..Commit::default() }).now() {
                 Ok(_) => {
                     if hop.moves() && self.stalls.dead_letters.went_on() {
                         tracing::info!("dead letters move again");

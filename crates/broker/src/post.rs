@@ -79,7 +79,8 @@ impl Access {
             changes.push(Change::Enqueue { message, targets, dedup: None });
         }
         let count = changes.len() as u64;
-        let receipt = self.commit(Commit { changes, now, handout: Handout::AtOnce })?;
+        let receipt =
+            self.commit(Commit { changes, now, handout: Handout::AtOnce, ..Commit::default() })?;
         if to.queue.is_deleted() {
             return Err(BrokerError::not_found(Kind::Queue, &to.queue.name));
         }

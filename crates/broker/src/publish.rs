@@ -373,7 +373,7 @@ impl Publisher {
         self.count_received();
         let counters = &self.access.broker().counters;
         counters.routed.add(touched.iter().map(|touched| touched.added).sum());
-        let receipt = self.access.commit(Commit { changes, now, handout })?;
+        let receipt = self.access.commit(Commit { changes, now, handout, ..Commit::default() })?;
         counters.duplicates.add(receipt.duplicates.len() as u64);
         for touched in &touched {
             self.access.enqueued(&touched.target.queue, touched.target.overflow.as_ref(), now);

@@ -28,9 +28,9 @@ pub use error::{ErrorKind, StoreError};
 pub use memory::Memory;
 pub use open::{Opened, open};
 pub use pool::{
-    Capabilities, Change, Claim, Claimed, Commit, Condition, Due, Extended, Handout, Hold, Lease,
-    LeaseRequest, Leased, Pending, Pool, QueueKind, QueueStats, ReadRequest, Receipt, Removal,
-    Sequences, Settlement, Stored, Target, Targets, Which,
+    Admission, Capabilities, Change, Claim, Claimed, Commit, Condition, Due, Extended, Handout,
+    Hold, Lease, LeaseRequest, Leased, Pending, Pool, QueueKind, QueueStats, ReadRequest, Receipt,
+    Removal, Sequences, Settlement, Stored, Target, Targets, Which,
 };
 pub use pools::Pools;
 pub use watch::Watch;

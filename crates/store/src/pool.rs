@@ -231,6 +231,19 @@ pub struct Commit {
     pub now: Timestamp,
     /// When its messages may be leased.
     pub handout: Handout,
+    /// Whether it may be refused for lack of space.
+    pub admission: Admission,
+}
+
+/// Whether a commit may be refused for lack of space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// It may, if it enqueues.
+    #[default]
+    Asked,
+    /// It was admitted before: parts of it are committed elsewhere, so it is taken, and becomes durable when there is
+    /// space.
+    Granted,
 }
 
 /// When the messages of a commit may be leased.
@@ -446,7 +459,8 @@ pub trait Pool: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when out of space (only commits that enqueue),
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when out of space (only commits that enqueue, and
+    /// are not [`Admission::Granted`]),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) after a failed sync.
     fn commit(&self, commit: Commit) -> Pending<Receipt>;
 

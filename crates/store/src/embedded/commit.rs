@@ -20,7 +20,8 @@ use super::timers::{Reason, Timer};
 use crate::error::{ErrorKind, StoreError};
 use crate::memory::check_creations;
 use crate::pool::{
-    Change, Commit, Handout, Pending, QueueKind, Receipt, Sequences, Settlement, Target, Targets,
+    Admission, Change, Commit, Handout, Pending, QueueKind, Receipt, Sequences, Settlement, Target,
+    Targets,
 };
 
 /// A queue with fewer ready messages is likely to hand out a new one at once, so its reservation goes ahead of it.
@@ -64,7 +65,7 @@ impl Shared {
     fn apply(&self, commit: Commit) -> Result<(Receipt, usize), StoreError> {
         self.check_alive()?;
         let outline = Outline::of(&commit.changes);
-        self.check_admitted(&outline)?;
+        self.check_admitted(&outline, commit.admission)?;
         if outline.structural {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             check_creations(&commit.changes, |id| table.contains_key(&id))?;
@@ -91,8 +92,8 @@ impl Shared {
         Ok(self.work(&queues, commit, &outline))
     }
 
-    fn check_admitted(&self, outline: &Outline) -> Result<(), StoreError> {
-        if outline.enqueues && self.watch.full() {
+    fn check_admitted(&self, outline: &Outline, admission: Admission) -> Result<(), StoreError> {
+        if outline.enqueues && admission == Admission::Asked && self.watch.full() {
             return Err(StoreError::new(
                 ErrorKind::Unavailable,
                 "there is no space left for messages",

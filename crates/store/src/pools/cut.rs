@@ -6,7 +6,7 @@ use model::QueueId;
 use smallvec::SmallVec;
 
 use crate::error::{ErrorKind, StoreError};
-use crate::pool::{Change, Commit, Receipt, Targets};
+use crate::pool::{Admission, Change, Commit, Receipt, Targets};
 
 /// A commit of one pool.
 pub(super) type Part = (u16, Commit);
@@ -54,7 +54,9 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(commit: Commit, home: fn(QueueId) -> u16) -> Result<Self, StoreError> {
-        let Commit { changes, now, handout } = commit;
+        let Commit { changes, now, handout, .. } = commit;
+        // Each pool was asked whether it has space before the first gets its part.
+        let admission = Admission::Granted;
         let mut cut = Self {
             first: Vec::new(),
             then: Vec::new(),
@@ -102,9 +104,9 @@ impl Cut {
                 continue;
             }
             let changes = changes.into_iter().map(|it| it.1).collect();
-            cut.then.push((number, Commit { changes, now, handout }));
+            cut.then.push((number, Commit { changes, now, handout, admission }));
         }
-        let part = |(number, changes)| (number, Commit { changes, now, handout });
+        let part = |(number, changes)| (number, Commit { changes, now, handout, admission });
         cut.first = first.into_iter().map(part).collect();
         Ok(cut)
     }

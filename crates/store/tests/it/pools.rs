@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{DedupId, QueueId, Ticket, Timestamp};
 use store::embedded::{Embedded, Options};
 use store::pools::{pool_of, queue_in};
-use store::{Change, Commit, Pool, Pools, Receipt};
+use store::{Admission, Change, Commit, ErrorKind, Pool, Pools, Receipt};
 use testkit::disk::SimDisk;
 use testkit::store::{DURABLE, Talk, ack, enqueue, enqueue_once, wait};
 
@@ -137,6 +137,41 @@ fn a_crash_between_the_pools_neither_loses_nor_doubles() {
         assert_eq!(two.stats(), [(0, 0), (1, 0)]);
         assert_eq!(two.cut().stats(), [(0, 0), (1, 0)]);
     }
+}
+
+/// What the power leaves of a transaction that is not finished. Over several pools it is not all or nothing.
+#[test]
+fn a_crash_may_leave_a_part_of_what_a_transaction_puts_into_several_pools_but_ends_no_lease() {
+    for first in [0, 1] {
+        let two = Two::begun();
+        two.commit(vec![ack(here(), &[0]), enqueue(here(), "b"), enqueue(there(), "c")]);
+        two.members[first].drive_writer();
+
+        let two = two.cut();
+
+        let expected = [[(2, 0), (0, 0)], [(1, 0), (1, 0)]];
+        assert_eq!(two.stats(), expected[first], "what was taken is there again");
+    }
+}
+
+#[test]
+fn a_pool_that_becomes_full_while_others_have_their_parts_takes_its_own() {
+    let two = Two::begun();
+    let full = two.members[1].watch();
+    let commit = |admission| {
+        let changes = vec![enqueue(there(), "b")];
+        let commit = Commit { changes, now: Timestamp(1000), admission, ..Commit::default() };
+        wait(two.members[1].commit(commit))
+    };
+
+    full.set_full(true);
+    assert_eq!(commit(Admission::Asked).unwrap_err().kind, ErrorKind::Unavailable);
+    commit(Admission::Granted).expect("accepted");
+    let both = vec![enqueue(here(), "c"), enqueue(there(), "c")];
+    let refused = wait(two.pools.commit(Commit { changes: both, ..Commit::default() }));
+
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(two.stats(), [(0, 1), (1, 0)], "nothing of what was refused is there");
 }
 
 #[test]
