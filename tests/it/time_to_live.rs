@@ -69,21 +69,77 @@ fn a_requeued_message_keeps_its_deadline() {
     let channel = connection.channel();
     let dead = channel.declare("", &[]).unwrap().name;
     let queue =
-        channel.declare("", &dying_into(&dead, Some(("x-message-ttl", 400.into())))).unwrap().name;
+        channel.declare("", &dying_into(&dead, Some(("x-message-ttl", 2000.into())))).unwrap().name;
     let started = Instant::now();
     channel.send(&queue, "x");
     let message = channel.get(&queue, false).unwrap().unwrap();
-    connection.listen(Duration::from_millis(300)).unwrap();
+    connection.listen(Duration::from_millis(1500)).unwrap();
 
     channel.nack(message.tag, [false, true]);
     assert_eq!(channel.take_soon(&dead).text(), "x");
 
-    assert!(started.elapsed() >= Duration::from_millis(400));
+    assert!(started.elapsed() >= Duration::from_secs(2));
     assert!(
-        started.elapsed() < Duration::from_millis(690),
+        started.elapsed() < Duration::from_millis(3400),
         "the deadline moved: {:?}",
         started.elapsed()
     );
+}
+
+/// RabbitMQ counts it as well, until it is the first.
+#[test]
+fn an_expired_message_behind_one_that_lives_is_not_delivered_but_counts_until_it_is_the_first() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    channel.send(&queue, "lives");
+    channel.publish("", &queue, &Properties::with_expiration("30"), b"dies");
+    let_it_expire(&channel);
+
+    assert_eq!(channel.inspect(&queue).unwrap().messages, 2);
+    assert_eq!(channel.take_all(&queue), ["lives"]);
+}
+
+/// Waits until a message that expires after 30 ms, and was published now, is gone.
+fn let_it_expire(channel: &Channel) {
+    let dead = channel.declare("", &[]).unwrap().name;
+    let clock = channel.declare("", &dying_into(&dead, None)).unwrap().name;
+    channel.publish("", &clock, &Properties::with_expiration("30"), b"dies");
+    assert_eq!(channel.take_soon(&dead).text(), "dies");
+}
+
+#[test]
+fn what_expired_behind_another_is_dead_lettered_when_that_goes_though_nothing_else_happens() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let dead = channel.declare("", &[]).unwrap().name;
+    let queue = channel.declare("", &dying_into(&dead, None)).unwrap().name;
+    channel.send(&queue, "lives");
+    channel.publish("", &queue, &Properties::with_expiration("30"), b"died");
+    let_it_expire(&channel);
+
+    assert_eq!(channel.get(&queue, true).unwrap().unwrap().text(), "lives");
+
+    assert_eq!(channel.take_soon(&dead).text(), "died");
+}
+
+#[test]
+fn what_is_given_back_after_its_deadline_is_dead_lettered_though_nothing_else_happens() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let dead = channel.declare("", &[]).unwrap().name;
+    let queue = channel.declare("", &dying_into(&dead, None)).unwrap().name;
+    channel.publish("", &queue, &Properties::with_expiration("1000"), b"died");
+    let message = channel.get(&queue, false).unwrap().expect("it lives a second");
+    connection.listen(Duration::from_millis(1200)).unwrap();
+    let_it_expire(&channel);
+
+    channel.nack(message.tag, [false, true]);
+
+    assert_eq!(channel.take_soon(&dead).text(), "died");
 }
 
 #[test]

@@ -42,6 +42,8 @@ struct State {
     definitions: BTreeMap<Box<str>, Box<[u8]>>,
     dedup: HashMap<DedupId, Timestamp>,
     dedup_order: VecDeque<(Timestamp, DedupId)>,
+    /// When something is due, as was said last.
+    next_due: Option<Timestamp>,
 }
 
 impl Memory {
@@ -53,6 +55,17 @@ impl Memory {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says so if the queue's head expires earlier than was said.
+    fn hint_due(&self, state: &mut State, queue: QueueId) {
+        let head = state.queues.get(&queue).and_then(Queue::head_expires);
+        if let Some(head) = head
+            && state.next_due.is_none_or(|said| head < said)
+        {
+            state.next_due = Some(head);
+            self.watch.hint_due();
+        }
     }
 
     fn with_queue<T>(
@@ -109,21 +122,35 @@ impl Pool for Memory {
             return Pending::ready(Err(error));
         }
         let mut receipt = Receipt::default();
+        let settled = commit.changes.iter().filter_map(|change| match change {
+            Change::Settle { queue, .. }
+            | Change::Remove { queue, .. }
+            | Change::EndClaim { queue, .. } => Some(*queue),
+            Change::CreateQueue { .. }
+            | Change::DeleteQueue { .. }
+            | Change::Purge { .. }
+            | Change::Trim { .. }
+            | Change::Enqueue { .. } => None,
+        });
+        let settled: Vec<QueueId> = settled.collect();
         for (index, change) in commit.changes.into_iter().enumerate() {
             if !state.apply(change, commit.now, &mut receipt) {
                 receipt.duplicates.push(index);
             }
         }
+        settled.into_iter().for_each(|queue| self.hint_due(&mut state, queue));
         Pending::ready(Ok(receipt))
     }
 
     fn lease(&self, request: LeaseRequest) -> Pending<Lease> {
-        self.with_queue(request.queue, |queue| {
+        let leased = self.with_queue(request.queue, |queue| {
             if queue.kind.stream {
                 return Err(no_lease_from_stream(request.queue));
             }
             Ok(queue.lease(&request))
-        })
+        });
+        self.hint_due(&mut self.state(), request.queue);
+        leased
     }
 
     fn extend(&self, queue: QueueId, claim: Claim, now: Timestamp) -> Pending<Extended> {
@@ -150,6 +177,7 @@ impl Pool for Memory {
             due.expired.extend(queue.take_expired(now, room).into_iter().map(|one| (*id, one)));
             due.next = [due.next, queue.next_due()].into_iter().flatten().min();
         }
+        state.next_due = due.next;
         Pending::ready(Ok(due))
     }
 

@@ -23,11 +23,19 @@ pub struct Watch {
     wakes: AtomicU64,
     waiters: Mutex<Vec<Waker>>,
     ready: Mutex<ReadyHints>,
+    due: Mutex<DueHint>,
 }
 
 #[derive(Debug, Default)]
 struct ReadyHints {
     queues: HashSet<QueueId>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct DueHint {
+    is_given: bool,
+    /// Stays: whoever waits is always the same.
     waker: Option<Waker>,
 }
 
@@ -98,6 +106,29 @@ impl Watch {
             return Poll::Pending;
         }
         Poll::Ready(hints.queues.drain().collect())
+    }
+
+    /// Ready if something became due earlier than [`Pool::due`](crate::Pool::due) said last, so that it is to be asked
+    /// again. The context's waker is woken whenever that happens, also if it does not come back here; there is one such
+    /// waker.
+    pub fn poll_due(&self, context: &Context<'_>) -> Poll<()> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if due.waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            due.waker = Some(context.waker().clone());
+        }
+        if std::mem::take(&mut due.is_given) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// For drivers: something became due earlier than was said. May be called with locks held.
+    pub fn hint_due(&self) {
+        let waker = {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            due.is_given = true;
+            due.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// For drivers: moves the watermark and wakes all who wait.

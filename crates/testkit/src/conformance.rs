@@ -61,6 +61,7 @@ macro_rules! conformance_tests {
             an_expired_message_is_reported_by_a_lease
             an_expired_head_becomes_due
             only_heads_expire
+            a_deadline_that_comes_to_the_head_is_hinted
             due_reports_no_more_than_asked
             due_tells_when_to_ask_again
             a_claim_holds_its_messages_until_its_time

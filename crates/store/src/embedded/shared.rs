@@ -145,7 +145,11 @@ impl Shared {
         let expires = state.head_expires();
         if expires < state.head_timer {
             state.head_timer = expires;
-            self.timers.insert(Timer { at: expires, queue, reason: Reason::Head, sequence: 0 });
+            let timer = Timer { at: expires, queue, reason: Reason::Head, sequence: 0 };
+            // The broker knows when a message that it enqueues expires, but not when one becomes the head.
+            if self.timers.insert(timer) {
+                self.watch.hint_due();
+            }
         }
     }
 

@@ -37,8 +37,11 @@ impl Timers {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, timer: Timer) {
-        self.set().insert(timer);
+    /// True if nothing else is due earlier.
+    pub(crate) fn insert(&self, timer: Timer) -> bool {
+        let mut set = self.set();
+        set.insert(timer);
+        set.first() == Some(&timer)
     }
 
     pub(crate) fn remove(&self, timer: &Timer) {

@@ -322,13 +322,18 @@ impl Queue {
         })
     }
 
+    /// When the first head expires.
+    pub(super) fn head_expires(&self) -> Option<Timestamp> {
+        self.heads().filter_map(|(_, entry)| entry.expires).min()
+    }
+
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let waits = self.messages.values().filter_map(|entry| match entry.state {
             State::Delayed(when) => Some(when),
             State::Leased(claim) => claim.and_then(|claim| self.ends(claim)),
             State::Ready => None,
         });
-        waits.chain(self.heads().filter_map(|(_, entry)| entry.expires)).min()
+        waits.chain(self.head_expires()).min()
     }
 
     pub(super) fn read(&self, request: &ReadRequest) -> Vec<Stored> {

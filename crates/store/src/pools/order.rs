@@ -69,6 +69,17 @@ impl Wake for Nudge {
     }
 }
 
+/// What a member wakes when something is due earlier, perhaps with its locks held: it only passes that on.
+struct DueNudge(Weak<Order>);
+
+impl Wake for DueNudge {
+    fn wake(self: Arc<Self>) {
+        if let Some(order) = self.0.upgrade() {
+            order.watch.hint_due();
+        }
+    }
+}
+
 impl Order {
     pub(super) fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
@@ -85,6 +96,10 @@ impl Order {
     }
 
     pub(super) fn add(&self, number: u16, pool: Arc<dyn Pool>) {
+        let due = Waker::from(Arc::new(DueNudge(Weak::clone(&self.me))));
+        if pool.watch().poll_due(&Context::from_waker(&due)).is_ready() {
+            self.watch.hint_due();
+        }
         self.table.change(|members| drop(members.insert(number, pool)));
         self.follow_hints(number);
     }

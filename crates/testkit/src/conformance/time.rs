@@ -1,5 +1,7 @@
 //! Delays and expiry.
 
+use std::task::{Context, Waker};
+
 use model::{QueueId, Timestamp};
 use store::{Due, Hold, Settlement, Target};
 
@@ -98,6 +100,30 @@ pub fn only_heads_expire(store: &dyn Store) {
     let sequences = talk.lease_sequences(1, 1);
     talk.commit([ack(1, &sequences)]);
 
+    assert_eq!(due(&talk, 10).expired.len(), 1);
+}
+
+/// Who sleeps until the next deadline cannot know that another one has come to the head.
+pub fn a_deadline_that_comes_to_the_head_is_hinted(store: &dyn Store) {
+    let mut talk = Talk::new(store);
+    talk.create(1, DURABLE);
+    let hinted = || store.watch().poll_due(&Context::from_waker(Waker::noop())).is_ready();
+    talk.commit([enqueue(1, "stays"), enqueue_to("goes", [expiring(1, 2000)])]);
+    let before = due(&talk, 10).next;
+    hinted();
+
+    let stays = talk.lease_sequences(1, 1);
+    let after_lease = (hinted(), due(&talk, 10).next);
+    let goes = talk.lease_sequences(1, 1);
+    talk.now = Timestamp(9000);
+    let nothing = due(&talk, 10);
+    hinted();
+    talk.commit([settle(1, &goes, Settlement::Release { not_before: None, counted: true })]);
+
+    assert_eq!((before, stays.len()), (None, 1));
+    assert_eq!(after_lease, (true, Some(Timestamp(2000))));
+    assert!(nothing.expired.is_empty());
+    assert!(hinted(), "it was given back after its deadline");
     assert_eq!(due(&talk, 10).expired.len(), 1);
 }
 
