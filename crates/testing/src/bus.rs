@@ -16,6 +16,9 @@ use crate::server_thread::{End, ServerThread};
 /// How long the bus may take to become quiet before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long consumers may take to come back after a crash.
+const RETURN_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long nothing may happen before the bus is quiet.
 ///
 /// Longer than a commit takes to become durable and be handed out on a busy machine.
@@ -191,7 +194,7 @@ impl TestBus {
     }
 
     /// Ends the server as `kill -9` would, starts it again on what is left, and waits until the test's own connection
-    /// stands again. Apps come back by themselves.
+    /// stands and every queue has as many consumers as before.
     ///
     /// # Panics
     ///
@@ -210,6 +213,7 @@ impl TestBus {
     }
 
     async fn restart(&self, how: End) {
+        let consumers = self.consumers();
         let server = self.lock().take().expect("a server");
         let (path, address) = (self.folder.path().to_owned(), self.address);
         let (settings, clock) = (self.settings.clone(), Arc::clone(&self.clock));
@@ -225,6 +229,22 @@ impl TestBus {
             assert!(began.elapsed() < PATIENCE, "the test's connection does not come back");
             self.client.until_connected().await;
         }
+        // An app that the test has dropped does not come back; there is nothing wrong with that.
+        let began = Instant::now();
+        let missing = |(queue, count): &(Arc<str>, usize)| {
+            let now = self.consumers().into_iter().find(|(found, _)| found == queue);
+            now.is_none_or(|(_, present)| present < *count)
+        };
+        while began.elapsed() < RETURN_WITHIN && consumers.iter().any(missing) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Queues that have consumers, and how many.
+    fn consumers(&self) -> Vec<(Arc<str>, usize)> {
+        let queues = self.broker().all_queues();
+        let counted = queues.iter().map(|queue| (Arc::clone(&queue.name), queue.consumer_count()));
+        counted.filter(|(_, count)| *count > 0).collect()
     }
 
     pub(crate) fn broker(&self) -> Arc<Broker> {

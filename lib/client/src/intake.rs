@@ -26,6 +26,8 @@ pub(crate) struct Intake {
     pub(crate) settlements: Settlements,
     /// No more deliveries are wanted.
     pub(crate) cancelled: AtomicBool,
+    /// The broker has answered for the first time: it sends, or refuses to.
+    pub(crate) answered: Notify,
     /// The broker sends no more.
     pub(crate) stopped: Notify,
 }

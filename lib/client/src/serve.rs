@@ -91,7 +91,9 @@ pub struct App {
 }
 
 impl App {
-    /// Connects, declares the router's topology and starts its consumers.
+    /// Connects, declares the router's topology and starts its consumers; returns when the broker has answered them.
+    ///
+    /// A consumer that the broker refuses, such as beside an exclusive one, is logged and asks again each second.
     ///
     /// # Errors
     ///
@@ -110,6 +112,13 @@ impl App {
         for route in router.routes() {
             app.consume(route).await?;
         }
+        let answered = async {
+            for intake in &app.intakes {
+                intake.answered.notified().await;
+            }
+        };
+        // A broker that is gone by now is asked again when it is back.
+        drop(timeout(app.link.options.answer_timeout, answered).await);
         Ok(app)
     }
 
@@ -124,6 +133,7 @@ impl App {
             inbox: Inbox::new(route.order, route.work.len()),
             settlements: Settlements::new(Arc::clone(&self.link.work)),
             cancelled: AtomicBool::new(false),
+            answered: Notify::new(),
             stopped: Notify::new(),
         });
         let bench = Arc::new(Bench {

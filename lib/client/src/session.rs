@@ -379,6 +379,7 @@ impl Session<'_> {
             Role::Consuming(index) => {
                 if let Some(flow) = self.lasting.flows.get_mut(index) {
                     tracing::error!(queue = %flow.intake.queue, code, text, "the broker closed the consumer's channel");
+                    flow.intake.answered.notify_one();
                     flow.lost();
                 }
                 self.restore_later();

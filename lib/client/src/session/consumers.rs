@@ -34,6 +34,7 @@ impl Session<'_> {
     pub(super) fn consuming(&mut self, channel: u16) {
         let Some(flow) = self.flow_of(channel) else { return };
         flow.stage = Stage::Running;
+        flow.intake.answered.notify_one();
         if flow.intake.cancelled.load(Ordering::Acquire) {
             let intake = Arc::clone(&flow.intake);
             self.cancel(&intake);

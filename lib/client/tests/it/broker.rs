@@ -12,7 +12,7 @@ use posthouse_testing::TestBus;
 use tempfile::TempDir;
 
 /// The longest that anything may take before a test gives up; generous, because test machines are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a scenario on a Posthouse of its own and on the RabbitMQ of this test program.
 ///
@@ -63,11 +63,10 @@ async fn rabbitmq() -> Option<String> {
     Some(url)
 }
 
-/// A node of its own: own name, ports and folders. It is told to end when the program's parent end of a pipe closes.
+/// A node of its own: own name, ports and folder. It ends, and its folder goes, when this program has ended.
 struct Rabbit {
     url: String,
     _processes: Vec<Child>,
-    _folder: TempDir,
 }
 
 impl Rabbit {
@@ -79,18 +78,22 @@ impl Rabbit {
             eprintln!("skipped on RabbitMQ: it is not installed here (Debian: rabbitmq-server)");
             return None;
         }
-        let folder = TempDir::new().unwrap();
+        // Nothing of this program runs after its last test: the shell below removes it.
+        let folder = TempDir::new().unwrap().keep();
         let ports = [free_port(), free_port(), free_port()];
         let [amqp, distribution, mapper] = ports;
-        let plugins = folder.path().join("plugins");
+        let plugins = folder.join("plugins");
         std::fs::write(&plugins, "[].\n").unwrap();
-        std::fs::write(folder.path().join("empty"), "").unwrap();
+        std::fs::write(folder.join("empty"), "").unwrap();
+        // Other tests fill disks on purpose; this broker is not to block its publishers for that.
+        std::fs::write(folder.join("some.conf"), "disk_free_limit.absolute = 1MB\n").unwrap();
         // The shell ends them when our end of its standard input is closed, however we end.
         let guarded = |program: &Path, arguments: &[&str]| {
             let script = "\"$@\" </dev/null & child=$!; read -r end; \
-                          pkill -KILL -P $child; kill -KILL $child";
+                          pkill -KILL -P $child; kill -KILL $child; wait; rm -rf \"$HOME\"";
             let mut command = Command::new("sh");
             command.args(["-c", script, "sh"]).arg(program).args(arguments);
+            command.env("HOME", &folder);
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
@@ -100,22 +103,21 @@ impl Rabbit {
             .unwrap();
         let node = format!("t{}@localhost", std::process::id());
         let rabbit = guarded(server, &[])
-            .env("HOME", folder.path())
             .env("RABBITMQ_NODENAME", node)
             .env("RABBITMQ_NODE_PORT", amqp.to_string())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
             .env("ERL_EPMD_PORT", mapped)
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_MNESIA_BASE", folder.path().join("mnesia"))
-            .env("RABBITMQ_LOG_BASE", folder.path().join("log"))
+            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", &plugins)
-            .env("RABBITMQ_CONF_ENV_FILE", folder.path().join("empty"))
-            .env("RABBITMQ_CONFIG_FILE", folder.path().join("none"))
+            .env("RABBITMQ_CONF_ENV_FILE", folder.join("empty"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("some.conf"))
             .spawn()
             .unwrap();
         let url = format!("amqp://guest:guest@127.0.0.1:{amqp}");
-        Some(Self { url, _processes: vec![epmd, rabbit], _folder: folder })
+        Some(Self { url, _processes: vec![epmd, rabbit] })
     }
 }
 

@@ -93,3 +93,19 @@ async fn what_was_not_confirmed_before_a_gentle_stop_is_confirmed_after_it() {
 
     bus.queue("q").assert_len(2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_waits_for_its_retry_is_tried_again_after_a_crash() {
+    let bus = TestBus::start().await;
+    let app = bus.serve(Router::new().queue("shipping", consume(fails))).await;
+    bus.client().publish_to("", "shipping", "order 7").await.unwrap();
+    bus.quiet().await;
+    bus.assert_attempts(&app, "shipping", 1);
+
+    bus.crash_and_restart().await;
+    bus.advance(Duration::from_secs(3600)).await;
+
+    bus.assert_attempts(&app, "shipping", 8);
+    bus.queue("shipping.dead").assert_one().assert_reason("stock down");
+    app.stop().await;
+}

@@ -101,7 +101,7 @@ async fn a_request_has_as_long_as_its_message() {
         let app = App::start(&url, Router::new().queue(&queue, consumer), options()).await.unwrap();
 
         let publish = setup.publish_to("", queue.clone(), "x");
-        publish.expires(Duration::from_millis(500)).await.unwrap();
+        publish.expires(Duration::from_secs(2)).await.unwrap();
 
         let dead = format!("{queue}.dead");
         until("it is given up", || async {
