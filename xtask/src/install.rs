@@ -34,7 +34,7 @@ struct Tool {
     packages: &'static [&'static str],
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         what: "a C compiler",
         is_there: || answers("cc", &["--version"]),
@@ -74,6 +74,23 @@ const TOOLS: [Tool; 7] = [
         is_there: || Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
         packages: &["rabbitmq-server"],
     },
+    Tool {
+        what: "PostgreSQL",
+        // Debian keeps the programs of each version in a folder of its own.
+        is_there: || {
+            let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+            versions.into_iter().any(|version| version.path().join("bin/initdb").exists())
+        },
+        packages: &["postgresql"],
+    },
+    Tool {
+        what: "MariaDB",
+        is_there: || {
+            answers("/usr/sbin/mariadbd", &["--version"])
+                && Path::new("/usr/bin/mariadb-install-db").exists()
+        },
+        packages: &["mariadb-server"],
+    },
 ];
 
 /// Installs the tools that are missing, with Debian's package manager.
@@ -85,7 +102,8 @@ pub(crate) fn tools() -> anyhow::Result<()> {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !(tool.is_there)()).collect();
     if missing.is_empty() {
         println!(
-            "every tool is there: cc, python3, openssl, node, npm, amqp-tools, librabbitmq, rabbitmq"
+            "every tool is there: cc, python3, openssl, node, npm, amqp-tools, librabbitmq, rabbitmq, PostgreSQL, \
+             MariaDB"
         );
         return Ok(());
     }

@@ -4,10 +4,13 @@ mod check;
 mod claim;
 mod completions;
 mod consume;
+mod database;
 mod get;
 mod message;
+mod outbox;
 mod publish;
 mod queue;
+mod relay;
 mod serve;
 mod store;
 mod subscription;
@@ -51,6 +54,8 @@ enum Command {
     Message(message::Message),
     Claim(claim::Claim),
     Subscription(subscription::Subscription),
+    Outbox(outbox::Outbox),
+    Relay(relay::Relay),
     Store(store::Store),
     Token(token::Token),
     Completions(completions::Completions),
@@ -76,6 +81,8 @@ impl Program {
             Command::Message(message) => block_on(message.run(json)),
             Command::Claim(claim) => block_on(claim.run(json)),
             Command::Subscription(subscription) => block_on(subscription.run(json)),
+            Command::Outbox(outbox) => block_on(outbox.run(json)),
+            Command::Relay(relay) => relay.run(),
             Command::Store(store) => store.run(json),
             Command::Token(token) => token.run(json),
             Command::Completions(completions) => completions.run(),

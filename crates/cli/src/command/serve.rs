@@ -1,5 +1,6 @@
 //! `posthouse serve`: the server.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -62,9 +63,7 @@ impl Serve {
             .context("runtime cannot be started")?;
         runtime.block_on(async {
             // Before anything listens, so that no signal is lost.
-            let (terminate, interrupt) =
-                (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-            server::run::run(config, |line| announce(&line), either(terminate, interrupt)).await
+            server::run::run(config, |line| announce(&line), told_to_end()?).await
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -75,6 +74,11 @@ fn announce(line: &str) {
     if let Err(error) = Printer::new().line(line) {
         tracing::warn!(%error, line, "standard output is closed");
     }
+}
+
+/// Is over when the process is told to end; listens from the call on.
+pub(super) fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    Ok(either(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
 }
 
 fn listen(kind: SignalKind) -> anyhow::Result<Signal> {

@@ -1,0 +1,118 @@
+//! `posthouse relay`: the relay as a program, for applications in any language.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use posthouse_outbox::{Dialect, Outbox, Routes, Schedule, Settings, transport};
+use server::config::units::parse_duration;
+use server::config::{Log, LogFormat};
+
+use super::database::{Database, with_outbox};
+use super::serve::told_to_end;
+use crate::printer::Printer;
+
+/// Send what applications have put into their outbox.
+///
+/// The tables are those of `posthouse outbox schema`. Any number of relays may work on one database. Prints `ready` when
+/// it has reached the database; ends on SIGINT and SIGTERM when what is under way has been sent.
+#[derive(Debug, Args)]
+pub(super) struct Relay {
+    #[command(flatten)]
+    database: Database,
+    /// Where to: a broker (amqp://user:password@host/vhost?exchange=NAME), an inbox (http://token@host/inbox/) or a
+    /// queue of a Zaqar service (http://host:8888/v2/queues/NAME?project=ID); amqps:// and https:// for TLS.
+    #[arg(long, env = "POSTHOUSE_RELAY_TO", hide_env_values = true, value_name = "URL")]
+    to: Option<String>,
+    /// Where messages of a source and topic go instead: SOURCE/TOPIC=URL. A * at the end of either stands for any
+    /// rest; the first that fits is taken. May be given several times.
+    #[arg(long = "route", value_name = "ROUTE")]
+    routes: Vec<String>,
+    /// Make the tables or bring them up to date first.
+    #[arg(long)]
+    migrate: bool,
+    /// Most messages that are leased at once.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Attempts before a message is given up.
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: u32,
+    /// How much longer each wait is than the one before; the first is as many seconds.
+    #[arg(long, default_value_t = 5.0)]
+    factor: f64,
+    /// Longest wait between two attempts.
+    #[arg(long, value_parser = parse_duration, default_value = "1d", value_name = "DURATION")]
+    cap: Duration,
+    /// How long delivered rows stay, and with them their dedupe ids; 0s removes them at once.
+    #[arg(long, value_parser = parse_duration, default_value = "1d", value_name = "DURATION")]
+    retention: Duration,
+    /// What is logged to standard error: a level, or directives.
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    log: String,
+}
+
+impl Relay {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        server::telemetry::start(&Log { level: self.log.clone(), format: LogFormat::Text });
+        // Two threads, because a relay has two lanes: one settles while the other leases.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("relay")
+            .enable_all()
+            .build()
+            .context("runtime cannot be started")?;
+        runtime.block_on(async {
+            // Transports are made inside of the runtime, and before the database is asked for anything.
+            let (routes, settings) = (self.routes()?, self.settings());
+            let outbox = self.database.open().await?;
+            with_outbox!(outbox, outbox => self.relay(&outbox, routes, settings).await)
+        })
+    }
+
+    async fn relay<D: Dialect>(
+        &self,
+        outbox: &Outbox<D>,
+        routes: Routes,
+        settings: Settings,
+    ) -> anyhow::Result<ExitCode> {
+        let shutdown = told_to_end()?;
+        if self.migrate {
+            outbox.migrate().await.context("the tables cannot be made")?;
+        }
+        let waiting = outbox.count().await.context(
+            "there is no outbox in this database; `--migrate` makes one, `posthouse outbox schema` shows it",
+        )?;
+        tracing::info!(waiting = waiting.waiting, dead = waiting.dead, "relays");
+        Printer::new().line("ready")?;
+        outbox.relay(routes, settings).run(shutdown).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn routes(&self) -> anyhow::Result<Routes> {
+        let mut routes = Routes::default();
+        for route in &self.routes {
+            let parts =
+                route.split_once('=').and_then(|(from, to)| Some((from.split_once('/')?, to)));
+            let Some(((source, topic), to)) = parts else {
+                bail!("a route is SOURCE/TOPIC=URL, not `{route}`");
+            };
+            routes = routes.to(source, topic, transport::open(to)?);
+        }
+        match &self.to {
+            Some(to) => Ok(routes.to("*", "*", transport::open(to)?)),
+            None if self.routes.is_empty() => bail!("say where to: --to URL or --route"),
+            None => Ok(routes),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let schedule = Schedule {
+            attempts: self.attempts,
+            factor: self.factor,
+            cap: self.cap,
+            ..Schedule::default()
+        };
+        Settings { schedule, batch: self.batch, retention: self.retention, ..Settings::default() }
+    }
+}

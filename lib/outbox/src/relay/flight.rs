@@ -1,0 +1,152 @@
+//! One message on its way, and what waits behind it in its key.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::Shared;
+use crate::dialect::{Leased, Letter, Outcome, Settlement};
+use crate::transport::{Exit, SendError};
+
+/// Longest text about a failure that is kept, in bytes.
+const ERROR_BYTES_MAX: usize = 1000;
+
+/// A message that has landed, and those behind it.
+pub(crate) struct Flight {
+    pub(crate) settlement: Settlement,
+    pub(crate) rest: VecDeque<Leased>,
+    pub(crate) key: Option<String>,
+    pub(crate) leased_at: Instant,
+}
+
+/// Sends a message, if it is still to be sent.
+pub(crate) async fn fly(
+    shared: Arc<Shared>,
+    first: Leased,
+    rest: VecDeque<Leased>,
+    leased_at: Instant,
+) -> Flight {
+    let outcome = attempt(&shared, &first, leased_at).await;
+    count(&shared, &outcome);
+    let settlement = Settlement { id: first.letter.id, lease: first.lease, outcome };
+    Flight { settlement, rest, key: first.letter.key, leased_at }
+}
+
+async fn attempt(shared: &Shared, leased: &Leased, leased_at: Instant) -> Outcome {
+    let letter = &leased.letter;
+    if leased.expired || letter.expires_in.is_some_and(|left| left <= leased_at.elapsed()) {
+        return Outcome::Expired;
+    }
+    if let Some(error) = &leased.broken {
+        return Outcome::Dead { error: plain(error) };
+    }
+    if letter.attempt > shared.settings.schedule.attempts {
+        // Each of these attempts began and none ended: whoever made them may have died of it.
+        let error = "all attempts began and none ended; the relay was killed or crashed meanwhile";
+        return Outcome::Dead { error: error.to_owned() };
+    }
+    // A lease that may end before the answer comes would have the message sent by two at a time.
+    if leased_at.elapsed() + shared.settings.send_timeout > shared.settings.lease {
+        return Outcome::Release { wait: Duration::ZERO };
+    }
+    let Some(exit) = shared.routes.exit(&letter.source, &letter.topic) else {
+        let error =
+            format!("no transport for source `{}` and topic `{}`", letter.source, letter.topic);
+        return failed(shared, letter, &error, None);
+    };
+    if let Some(wait) = exit.gate.rest() {
+        return Outcome::Release { wait };
+    }
+    let sent = tokio::time::timeout(shared.settings.send_timeout, exit.transport.send(letter));
+    match sent.await {
+        Ok(Ok(())) => {
+            opened(exit);
+            Outcome::Delivered
+        }
+        Ok(Err(SendError::Unavailable(error))) => {
+            let (wait, is_new) = exit.gate.close();
+            if is_new {
+                tracing::warn!(error, transport = ?exit.transport, "the far end is away; its messages wait");
+            }
+            Outcome::Release { wait }
+        }
+        Ok(Err(SendError::Refused(error))) => {
+            opened(exit);
+            tracing::error!(id = %letter.id, topic = letter.topic, error, "message refused and given up");
+            Outcome::Dead { error: plain(&error) }
+        }
+        Ok(Err(SendError::Retry(error))) => {
+            opened(exit);
+            failed(shared, letter, &error, None)
+        }
+        Ok(Err(SendError::RetryAfter { wait, error })) => {
+            opened(exit);
+            failed(shared, letter, &error, Some(wait))
+        }
+        Err(_) => {
+            let error = format!("no answer within {:?}", shared.settings.send_timeout);
+            failed(shared, letter, &error, None)
+        }
+    }
+}
+
+fn opened(exit: &Exit) {
+    if exit.gate.is_doubtful() && exit.gate.open() {
+        tracing::info!(transport = ?exit.transport, "the far end is back");
+    }
+}
+
+fn failed(shared: &Shared, letter: &Letter, error: &str, wished: Option<Duration>) -> Outcome {
+    let schedule = &shared.settings.schedule;
+    let Some(wait) = schedule.wait(letter.attempt, luck()) else {
+        tracing::error!(id = %letter.id, topic = letter.topic, attempts = letter.attempt, error, "message given up");
+        return Outcome::Dead { error: plain(error) };
+    };
+    let wait = wished.map_or(wait, |wished| wished.min(schedule.cap).max(wait));
+    tracing::debug!(id = %letter.id, topic = letter.topic, attempt = letter.attempt, error, ?wait, "not sent");
+    Outcome::Retry { wait, error: plain(error) }
+}
+
+/// A failure's text as every database takes it.
+fn plain(error: &str) -> String {
+    let mut end = error.len().min(ERROR_BYTES_MAX);
+    while !error.is_char_boundary(end) {
+        end -= 1;
+    }
+    error.get(..end).unwrap_or_default().replace('\0', "\u{fffd}")
+}
+
+/// Between 0 and 1; a coincidence is no harm.
+fn luck() -> f64 {
+    let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
+    f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+}
+
+fn count(shared: &Shared, outcome: &Outcome) {
+    let counters = &shared.counters;
+    let counter = match outcome {
+        Outcome::Delivered => &counters.delivered,
+        Outcome::Retry { .. } => &counters.failed,
+        Outcome::Dead { .. } => &counters.dead,
+        Outcome::Expired => &counters.expired,
+        Outcome::Release { .. } => &counters.released,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_is_cut_between_characters_and_has_no_nul() {
+        let error = format!("\0{}ü", "x".repeat(ERROR_BYTES_MAX - 2));
+
+        let plain = plain(&error);
+
+        assert!(plain.starts_with('\u{fffd}') && plain.ends_with('x'));
+    }
+}

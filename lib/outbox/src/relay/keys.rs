@@ -1,0 +1,70 @@
+//! Keys that are passed over for the moment: they are being sent here, or something is before them.
+//!
+//! A hint only, so that a look does not find the same rows again and again. What may be sent is decided by the database.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most keys that are passed over; more are looked at in vain.
+const KEYS_MAX: usize = 4096;
+
+/// Keys and how long they are passed over; `None` is until they are let go.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    keys: Mutex<HashMap<String, Option<Instant>>>,
+}
+
+impl Keys {
+    /// Passes a key over until it is let go.
+    pub(crate) fn hold(&self, key: &str) {
+        let mut keys = self.keys();
+        if keys.len() < KEYS_MAX {
+            keys.insert(key.to_owned(), None);
+        }
+    }
+
+    /// Passes a key over for a time, if it is not held.
+    pub(crate) fn rest(&self, key: String, time: Duration) {
+        let mut keys = self.keys();
+        if keys.len() < KEYS_MAX {
+            keys.entry(key).or_insert_with(|| Some(Instant::now() + time));
+        }
+    }
+
+    /// Looks at a key again.
+    pub(crate) fn let_go(&self, key: &str) {
+        self.keys().remove(key);
+    }
+
+    /// All that are passed over now.
+    pub(crate) fn busy(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut keys = self.keys();
+        keys.retain(|_, until| until.is_none_or(|until| until > now));
+        keys.keys().cloned().collect()
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<String, Option<Instant>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_passed_over_until_its_time_or_until_it_is_let_go() {
+        let keys = Keys::default();
+        keys.hold("a");
+        keys.rest("b".to_owned(), Duration::ZERO);
+        keys.rest("c".to_owned(), Duration::from_secs(60));
+
+        let mut busy = keys.busy();
+        busy.sort();
+        assert_eq!(busy, ["a", "c"]);
+        keys.let_go("a");
+        assert_eq!(keys.busy(), ["c"]);
+    }
+}

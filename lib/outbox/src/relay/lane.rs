@@ -1,0 +1,336 @@
+//! One connection's loop: settle what has landed, lease what is due, wait.
+//!
+//! What lands while the database works is settled together the next time round, so batches grow with the load.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use sqlx::Pool;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::flight::{Flight, fly};
+use crate::dialect::{Ask, Dialect, Leased, Outcome, Settlement, connect};
+use crate::error::Error;
+
+/// The time to the next look after one that found something.
+const LOOK_MIN: Duration = Duration::from_millis(2);
+
+/// How long a key is passed over that has something due behind something that is not to be had.
+const BLOCKED: Duration = Duration::from_millis(100);
+
+/// How often the first lane removes what is old.
+const PURGE_EVERY: Duration = Duration::from_secs(30);
+
+/// Rows that are removed at once.
+const PURGE_ROWS: u32 = 2000;
+
+/// Waits before connecting again, the first and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Messages that are tried when the far end was away the last time.
+const PROBES: u32 = 16;
+
+pub(crate) struct Lane<D: Dialect> {
+    /// The first one looks even if nothing happens; the others when the first finds more than it can do.
+    number: u32,
+    pool: Pool<D>,
+    shared: Arc<Shared>,
+    connection: Option<D::Connection>,
+    flying: FuturesUnordered<BoxFuture<'static, Flight>>,
+    landed: Vec<Settlement>,
+    /// When to look again; `None` when only a wake-up is a reason.
+    next_look: Option<Instant>,
+    /// The time between looks, growing while nothing is found.
+    pace: Duration,
+    reconnect: Duration,
+    next_purge: Instant,
+    stopping: watch::Receiver<bool>,
+}
+
+impl<D: Dialect> Lane<D> {
+    pub(crate) fn new(number: u32, pool: Pool<D>, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let stopping = shared.stopping.subscribe();
+        Self {
+            number,
+            pool,
+            shared,
+            connection: None,
+            flying: FuturesUnordered::new(),
+            landed: Vec::new(),
+            next_look: (number == 0).then_some(now),
+            pace: LOOK_MIN,
+            reconnect: RECONNECT.0,
+            next_purge: now,
+            stopping,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            if let Err(error) = self.turn().await {
+                self.connection = None;
+                tracing::warn!(error = %DisplayChain(&error), wait = ?self.reconnect, "database failed; connects again");
+                tokio::time::sleep(self.reconnect).await;
+                self.reconnect = (self.reconnect * 2).min(RECONNECT.1);
+            }
+            if self.is_stopping() && self.flying.is_empty() && self.landed.is_empty() {
+                return;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Everything that needs the database.
+    async fn turn(&mut self) -> Result<(), Error> {
+        self.settle().await?;
+        if self.is_stopping() {
+            return Ok(());
+        }
+        if self.next_look.is_some_and(|at| at <= Instant::now()) && self.has_room() {
+            match self.shared.routes.rest() {
+                Some(rest) => self.next_look = Some(Instant::now() + rest),
+                None => self.look().await?,
+            }
+        }
+        if self.number == 0 && self.next_purge <= Instant::now() {
+            self.purge().await?;
+        }
+        self.reconnect = RECONNECT.0;
+        Ok(())
+    }
+
+    async fn connection(&mut self) -> Result<&mut D::Connection, Error> {
+        if self.connection.is_none() {
+            self.connection = Some(connect::<D>(&self.pool).await?);
+        }
+        self.connection.as_mut().ok_or(Error::Database(sqlx::Error::WorkerCrashed))
+    }
+
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.landed.is_empty() {
+            return Ok(());
+        }
+        let keep = self.shared.keep;
+        let landed = std::mem::take(&mut self.landed);
+        let settled = match self.connection().await {
+            Ok(connection) => D::settle(connection, &landed, keep).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = settled else { return Ok(()) };
+        if !matches!(&error, Error::Database(sqlx::Error::Database(_))) || error.is_transient() {
+            // Perhaps it happened: then it is not for us any more, and doing it again does nothing.
+            self.landed = landed;
+            return Err(error);
+        }
+        self.settle_each(landed).await
+    }
+
+    /// One settlement that the database does not take must not keep the others from being settled.
+    async fn settle_each(&mut self, landed: Vec<Settlement>) -> Result<(), Error> {
+        let keep = self.shared.keep;
+        for settlement in landed {
+            let connection = self.connection().await?;
+            match D::settle(connection, std::slice::from_ref(&settlement), keep).await {
+                Err(Error::Database(sqlx::Error::Database(error))) => {
+                    tracing::error!(id = %settlement.id, %error, "cannot be settled; it is tried again when its lease ends");
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<(), Error> {
+        let settings = &self.shared.settings;
+        let limit = match self.shared.routes.is_doubtful() {
+            true => settings.batch.min(PROBES),
+            false => settings.batch,
+        };
+        let ask = Ask { limit, lease_for: settings.lease, busy: self.shared.keys.busy() };
+        // Before the database counts, so that we think of the lease's end sooner than it does.
+        let leased_at = Instant::now();
+        self.shared.counters.looks.fetch_add(1, Ordering::Relaxed);
+        let batch = D::lease(self.connection().await?, &ask).await?;
+        let (found, is_blocked) = (batch.leased.len(), !batch.blocked.is_empty());
+        for key in batch.blocked {
+            self.shared.keys.rest(key, BLOCKED);
+        }
+        for (id, lease) in batch.torn {
+            let outcome = Outcome::Release { wait: Duration::ZERO };
+            self.landed.push(Settlement { id, lease, outcome });
+        }
+        for chain in by_key(batch.leased) {
+            if let Some(key) = chain.front().and_then(|first| first.letter.key.as_deref()) {
+                self.shared.keys.hold(key);
+            }
+            self.launch(chain, leased_at);
+        }
+        let is_full = found >= usize::try_from(limit).unwrap_or(usize::MAX);
+        if is_full {
+            self.shared.more.notify_one();
+        }
+        self.plan_next_look(found > 0, is_full || is_blocked);
+        Ok(())
+    }
+
+    fn plan_next_look(&mut self, found: bool, is_more: bool) {
+        let now = Instant::now();
+        self.pace = match found {
+            true => LOOK_MIN,
+            false => (self.pace * 2).min(self.shared.settings.idle),
+        };
+        self.next_look = match (is_more, found || self.number == 0) {
+            (true, _) => Some(now),
+            (false, true) => Some(now + self.pace),
+            // Nothing left for a further lane: it sleeps until the first has too much again.
+            (false, false) => None,
+        };
+    }
+
+    fn launch(&mut self, mut chain: VecDeque<Leased>, leased_at: Instant) {
+        let Some(first) = chain.pop_front() else { return };
+        let shared = Arc::clone(&self.shared);
+        self.flying.push(fly(shared, first, chain, leased_at).boxed());
+    }
+
+    /// Notes what became of a message, and launches what is behind it, or gives that back.
+    fn land(&mut self, flight: Flight) {
+        let Flight { settlement, rest, key, leased_at } = flight;
+        let wait = match &settlement.outcome {
+            Outcome::Retry { wait, .. } | Outcome::Release { wait } => Some(*wait),
+            // What was given up or is too late lets the next one pass: poison does not stop its key for ever.
+            Outcome::Delivered | Outcome::Dead { .. } | Outcome::Expired => None,
+        };
+        self.landed.push(settlement);
+        let wait = match (wait, self.is_stopping()) {
+            (None, false) if !rest.is_empty() => return self.launch(rest, leased_at),
+            (wait, _) => wait,
+        };
+        if let Some(key) = key {
+            self.shared.keys.let_go(&key);
+            if let Some(wait) = wait {
+                self.shared.keys.rest(key, wait.min(Duration::from_secs(1)));
+            }
+        }
+        for leased in rest {
+            let outcome = Outcome::Release { wait: wait.unwrap_or_default() };
+            self.shared.counters.released.fetch_add(1, Ordering::Relaxed);
+            self.landed.push(Settlement { id: leased.letter.id, lease: leased.lease, outcome });
+        }
+    }
+
+    /// Waits until there is something to do, and takes in all that has landed.
+    async fn wait(&mut self) {
+        let can_look = self.has_room() && !self.is_stopping();
+        let due =
+            [self.next_look.filter(|_| can_look), self.purge_due()].into_iter().flatten().min();
+        let shared = Arc::clone(&self.shared);
+        let number = self.number;
+        let clock = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let call = async {
+            match (can_look, number) {
+                (false, _) => std::future::pending().await,
+                (true, 0) => shared.wake.notified().await,
+                (true, _) => shared.more.notified().await,
+            }
+        };
+        let is_stopping = self.is_stopping();
+        let stopping = &mut self.stopping;
+        let stop = async {
+            match is_stopping {
+                true => std::future::pending().await,
+                false => drop(stopping.wait_for(|stopping| *stopping).await),
+            }
+        };
+        let landed = tokio::select! {
+            Some(flight) = self.flying.next(), if !self.flying.is_empty() => Some(flight),
+            () = clock => None,
+            () = call => {
+                self.next_look = Some(Instant::now());
+                self.pace = LOOK_MIN;
+                None
+            }
+            () = stop => None,
+        };
+        if let Some(flight) = landed {
+            self.land(flight);
+        }
+        while let Some(Some(flight)) = self.flying.next().now_or_never() {
+            self.land(flight);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let batch = usize::try_from(self.shared.settings.batch).unwrap_or(usize::MAX);
+        self.flying.len() <= batch / 2
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    fn purge_due(&self) -> Option<Instant> {
+        (self.number == 0 && !self.is_stopping()).then_some(self.next_purge)
+    }
+
+    /// Removes some of what is old; soon again if there is more.
+    async fn purge(&mut self) -> Result<(), Error> {
+        let settings = &self.shared.settings;
+        let (finished_age, inbox_age) = (settings.retention, settings.inbox_retention);
+        let connection = self.connection().await?;
+        let mut most = D::purge_finished(connection, finished_age, PURGE_ROWS).await?;
+        if let Some(age) = inbox_age {
+            most = most.max(D::purge_inbox(connection, age, PURGE_ROWS).await?);
+        }
+        let wait = match most >= u64::from(PURGE_ROWS) {
+            true => LOOK_MIN,
+            false => PURGE_EVERY,
+        };
+        self.next_purge = Instant::now() + wait;
+        Ok(())
+    }
+}
+
+/// The rows of one key together, in their order; each without a key alone.
+fn by_key(leased: Vec<Leased>) -> Vec<VecDeque<Leased>> {
+    let mut chains: Vec<VecDeque<Leased>> = Vec::with_capacity(leased.len());
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for row in leased {
+        let Some(key) = row.letter.key.clone() else {
+            chains.push(VecDeque::from([row]));
+            continue;
+        };
+        let place = *places.entry(key).or_insert(chains.len());
+        match chains.get_mut(place) {
+            Some(chain) => chain.push_back(row),
+            None => chains.push(VecDeque::from([row])),
+        }
+    }
+    chains
+}
+
+/// An error with its causes on one line.
+struct DisplayChain<'a>(&'a Error);
+
+impl std::fmt::Display for DisplayChain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

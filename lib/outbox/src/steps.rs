@@ -1,0 +1,528 @@
+//! What MySQL and SQLite have in common: a lease in several steps.
+//!
+//! Neither can change rows and return them with all that PostgreSQL's one statement does, so: look without locking,
+//! plan, lock what was planned without waiting for anybody and look again at it, mark, read. Nobody else can take what is
+//! locked, and what somebody took in between is missed, which `Plan::reachable` minds.
+//!
+//! The two differ in how they say now, how they lock, and what a duplicate is; those are the arguments of
+//! [`implement_in_steps`].
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::dialect::Settlement;
+
+/// Keys whose rows are looked for at once. More wait for the next look.
+pub(crate) const KEYS_MAX: usize = 32;
+
+/// Inbox rows that one statement removes; each has two parameters.
+pub(crate) const PURGE_AT_ONCE: usize = 200;
+
+/// What is to be leased: rows without a key, and the beginnings of keys.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) single: Vec<Uuid>,
+    pub(crate) chains: HashMap<String, Vec<Uuid>>,
+}
+
+impl Plan {
+    /// The rows to lock, at most `limit`: of each key the first before the second of any.
+    pub(crate) fn ids(&self, limit: usize) -> Vec<Uuid> {
+        let mut ids = self.single.clone();
+        let longest = self.chains.values().map(Vec::len).max().unwrap_or_default();
+        for place in 0..longest {
+            ids.extend(self.chains.values().filter_map(|chain| chain.get(place)));
+        }
+        ids.truncate(limit);
+        ids
+    }
+
+    /// What of the locked may be sent: of each key the rows up to the first that was not to be had. Their places in
+    /// their keys, from 1.
+    pub(crate) fn reachable(&self, locked: &HashSet<Uuid>) -> Vec<(i64, Uuid)> {
+        let single = self.single.iter().filter(|id| locked.contains(id)).map(|id| (1, *id));
+        let chained = self.chains.values().flat_map(|chain| {
+            (1..).zip(chain.iter().copied()).take_while(|(_, id)| locked.contains(id))
+        });
+        single.chain(chained).collect()
+    }
+}
+
+/// `?, ?, ?` for a number of values, rounded up so that few statements are prepared: the rest repeats the last value.
+pub(crate) fn marks(count: usize) -> (usize, String) {
+    let count = count.next_power_of_two();
+    (count, vec!["?"; count].join(", "))
+}
+
+/// Values with the last one repeated up to a number.
+pub(crate) fn padded(values: &[String], count: usize) -> impl Iterator<Item = &String> {
+    let last = values.last();
+    values.iter().chain(std::iter::repeat_with(move || last).flatten()).take(count)
+}
+
+/// Ids as a list of literals. Ids have no characters that mean anything to a database.
+pub(crate) fn literals(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(|id| format!("'{id}'")).collect();
+    ids.join(", ")
+}
+
+/// Delivered messages by their fencing tokens; most have the first.
+pub(crate) fn by_lease<'a>(
+    delivered: impl Iterator<Item = &'a Settlement>,
+) -> HashMap<i64, Vec<Uuid>> {
+    let mut groups: HashMap<i64, Vec<Uuid>> = HashMap::new();
+    for settlement in delivered {
+        groups.entry(settlement.lease).or_default().push(settlement.id);
+    }
+    groups
+}
+
+/// Implements [`crate::Dialect`] but for `insert`, `claim`, `migrate` and `prepare`, which the database's file has.
+///
+/// `now` is microseconds since 1970 as an expression, `lock` what makes a query lock the rows that it finds without
+/// waiting, `begin` how a transaction that writes begins; `by_id` has rows found by their ids and in no other way, because
+/// what a statement looks at on its way it locks, and `delete` begins such a removal.
+macro_rules! implement_in_steps {
+    (
+        database: $database:ty, connection: $connection:ty, row: $row:ty,
+        now: $now:literal, lock: $lock:literal, begin: $begin:literal,
+        by_id: $by_id:literal, delete: $delete:literal,
+        migrations: $migrations:expr
+    ) => {
+        impl $crate::dialect::sealed::Sealed for $database {}
+
+        impl Dialect for $database {
+            const MIGRATIONS: &'static [Migration] = $migrations;
+
+            async fn migrate(connection: &mut $connection) -> Result<(), Error> {
+                migrate(connection).await
+            }
+
+            async fn prepare(connection: &mut $connection) -> Result<(), Error> {
+                prepare(connection).await
+            }
+
+            async fn insert(connection: &mut $connection, message: &Message) -> Result<bool, Error> {
+                let insert = concat!(
+                    "insert into posthouse_outbox (id, source, topic, `key`, dedupe_id, cancel_key, content_type, ",
+                    "headers, payload, created_at, not_before, next_attempt, expires_at) values ",
+                    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ", $now, ", ", $now, " + ?, ", $now, " + ?, ", $now, " + ?)"
+                );
+                let insert = sqlx::query(insert)
+                    .bind(message.id.to_string())
+                    .bind(&message.source)
+                    .bind(&message.topic)
+                    .bind(&message.key)
+                    .bind(&message.dedupe_id)
+                    .bind(&message.cancel_key)
+                    .bind(&message.content_type)
+                    .bind(headers_json(message))
+                    .bind(&message.payload)
+                    .bind(micros(message.delay))
+                    .bind(micros(message.delay))
+                    .bind(message.expires.map(micros));
+                added(insert.execute(connection).await)
+            }
+
+            async fn state(connection: &mut $connection, id: Uuid) -> Result<Option<State>, Error> {
+                let query = sqlx::query_scalar("select state from posthouse_outbox where id = ?");
+                let number: Option<i64> =
+                    query.bind(id.to_string()).fetch_optional(connection).await?;
+                Ok(number.and_then(|number| State::from_number(i16::try_from(number).ok()?)))
+            }
+
+            async fn cancel(connection: &mut $connection, cancel_key: &str) -> Result<u64, Error> {
+                // First without locking: what an update looks for, InnoDB locks with the gaps around it, and holds up
+                // what others insert there.
+                let which = concat!(
+                    "select id from posthouse_outbox where cancel_key = ? and state = 0 and lease_until <= ", $now
+                );
+                let rows = sqlx::query(which).bind(cancel_key).fetch_all(&mut *connection).await?;
+                let ids: Vec<Uuid> = rows.iter().map(read_id).collect::<Result<_, _>>()?;
+                if ids.is_empty() {
+                    return Ok(0);
+                }
+                let cancel = format!(
+                    concat!(
+                        "update posthouse_outbox", $by_id, " set state = 4, lease = lease + 1, finished_at = ", $now,
+                        " where id in ({}) and state = 0 and lease_until <= ", $now
+                    ),
+                    literals(ids)
+                );
+                Ok(once(cancel).execute(connection).await?.rows_affected())
+            }
+
+            async fn lease(connection: &mut $connection, ask: &Ask) -> Result<Batch, Error> {
+                let mut batch = Batch::default();
+                let plan = plan(connection, ask, &mut batch.blocked).await?;
+                let limit = usize::try_from(ask.limit).unwrap_or(usize::MAX);
+                let ids = plan.ids(limit);
+                if ids.is_empty() {
+                    return Ok(batch);
+                }
+                let mut transaction = connection.begin_with($begin).await?;
+                let lock = format!(
+                    concat!(
+                        "select id from posthouse_outbox", $by_id, " where id in ({}) and state = 0 and next_attempt <= ", $now,
+                        " and lease_until <= ", $now, " ", $lock
+                    ),
+                    literals(ids)
+                );
+                let locked = once(lock).fetch_all(&mut *transaction).await?;
+                let locked: HashSet<Uuid> = locked.iter().map(read_id).collect::<Result<_, _>>()?;
+                let reachable = plan.reachable(&locked);
+                if reachable.is_empty() {
+                    transaction.rollback().await?;
+                    return Ok(batch);
+                }
+                let chosen = literals(reachable.iter().map(|(_, id)| *id));
+                let mark = format!(
+                    concat!(
+                        "update posthouse_outbox", $by_id, " set lease = lease + 1, attempts = attempts + 1, lease_until = ", $now,
+                        " + {} where id in ({})"
+                    ),
+                    micros(ask.lease_for), chosen
+                );
+                once(mark).execute(&mut *transaction).await?;
+                let read = format!(
+                    concat!(
+                        "select id, lease, source, topic, `key`, content_type, headers, payload, created_at, ",
+                        "cast(expires_at - ", $now, " as signed) as expires_us, attempts ",
+                        "from posthouse_outbox where id in ({})"
+                    ),
+                    chosen
+                );
+                let rows = once(read).fetch_all(&mut *transaction).await?;
+                transaction.commit().await?;
+                let places: HashMap<Uuid, i64> =
+                    reachable.into_iter().map(|(place, id)| (id, place)).collect();
+                let mut leased = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    let row = read_leased(row)?;
+                    leased.push((places.get(&row.letter.id).copied().unwrap_or_default(), row));
+                }
+                Ok(chains(leased, batch.blocked))
+            }
+
+            async fn settle(
+                connection: &mut $connection,
+                settlements: &[Settlement],
+                keep: Keep,
+            ) -> Result<(), Error> {
+                let mut transaction = connection.begin_with($begin).await?;
+                let delivered =
+                    settlements.iter().filter(|one| one.outcome == Outcome::Delivered);
+                for (lease, ids) in by_lease(delivered) {
+                    let which = format!(
+                        "where id in ({}) and lease = {lease} and state = 0", literals(ids)
+                    );
+                    let statement = match keep {
+                        Keep::Nothing => format!(concat!($delete, " {}"), which),
+                        Keep::Finished => format!(
+                            concat!(
+                                "update posthouse_outbox", $by_id, " set state = 1, lease_until = 0, last_error = null, ",
+                                "finished_at = ", $now, " {}"
+                            ),
+                            which
+                        ),
+                    };
+                    once(statement).execute(&mut *transaction).await?;
+                }
+                for settlement in settlements {
+                    settle_other(&mut transaction, settlement).await?;
+                }
+                Ok(transaction.commit().await?)
+            }
+
+            async fn purge_finished(
+                connection: &mut $connection,
+                age: Duration,
+                limit: u32,
+            ) -> Result<u64, Error> {
+                // First without locking, as in `cancel`.
+                let old = concat!(
+                    "select id from posthouse_outbox where state = ? and finished_at < ", $now,
+                    " - ? order by finished_at limit ?"
+                );
+                let mut count = 0;
+                // By state, so that dead letters, which stay, are not even looked at.
+                for state in [State::Delivered, State::Expired, State::Cancelled] {
+                    let old = sqlx::query(old)
+                        .bind(i64::from(state.number()))
+                        .bind(micros(age))
+                        .bind(i64::from(limit));
+                    let rows = old.fetch_all(&mut *connection).await?;
+                    let ids: Vec<Uuid> = rows.iter().map(read_id).collect::<Result<_, _>>()?;
+                    if ids.is_empty() {
+                        continue;
+                    }
+                    let purge = format!(
+                        concat!($delete, " where id in ({}) and state = {}"), literals(ids), state.number()
+                    );
+                    count += once(purge).execute(&mut *connection).await?.rows_affected();
+                }
+                Ok(count)
+            }
+
+            async fn dead(connection: &mut $connection, limit: u32) -> Result<Vec<DeadLetter>, Error> {
+                let query = "select id, source, topic, `key`, attempts, coalesce(last_error, '') as error, \
+                     created_at, finished_at from posthouse_outbox \
+                     where state = 2 and finished_at is not null order by finished_at, seq limit ?";
+                let rows = sqlx::query(query).bind(i64::from(limit)).fetch_all(connection).await?;
+                let read = |row: &$row| {
+                    Ok(DeadLetter {
+                        id: read_id(row)?,
+                        source: row.try_get("source")?,
+                        topic: row.try_get("topic")?,
+                        key: row.try_get("key")?,
+                        attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or_default(),
+                        error: row.try_get("error")?,
+                        created_us: row.try_get("created_at")?,
+                        finished_us: row.try_get("finished_at")?,
+                    })
+                };
+                rows.iter().map(read).collect()
+            }
+
+            async fn revive(connection: &mut $connection, which: &Which) -> Result<u64, Error> {
+                let revive = concat!(
+                    "update posthouse_outbox set state = 0, attempts = 0, finished_at = null, lease = lease + 1, ",
+                    "lease_until = 0, next_attempt = ", $now,
+                    " where state = 2 and (? is null or topic = ?) and (? is null or id = ?)"
+                );
+                let (topic, id) = chosen(which);
+                let revive = sqlx::query(revive).bind(topic).bind(topic).bind(&id).bind(&id);
+                Ok(revive.execute(connection).await?.rows_affected())
+            }
+
+            async fn purge_dead(connection: &mut $connection, which: &Which) -> Result<u64, Error> {
+                let purge = "delete from posthouse_outbox \
+                     where state = 2 and (? is null or topic = ?) and (? is null or id = ?)";
+                let (topic, id) = chosen(which);
+                let purge = sqlx::query(purge).bind(topic).bind(topic).bind(&id).bind(&id);
+                Ok(purge.execute(connection).await?.rows_affected())
+            }
+
+            async fn count(connection: &mut $connection) -> Result<Counts, Error> {
+                let query = concat!(
+                    "select (select count(*) from posthouse_outbox where state = 0) as waiting, ",
+                    "(select count(*) from posthouse_outbox where state = 2) as dead, ",
+                    "cast(coalesce((select (", $now, " - min(next_attempt)) / 1000 from posthouse_outbox ",
+                    "where state = 0 and next_attempt <= ", $now, "), 0) as signed) as oldest_due_ms"
+                );
+                let row = sqlx::query(query).fetch_one(connection).await?;
+                let number = |name| -> Result<u64, Error> {
+                    Ok(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or_default())
+                };
+                Ok(Counts {
+                    waiting: number("waiting")?,
+                    dead: number("dead")?,
+                    oldest_due_ms: number("oldest_due_ms")?,
+                })
+            }
+
+            async fn claim(connection: &mut $connection, consumer: &str, id: &str) -> Result<bool, Error> {
+                let claim = "insert into posthouse_inbox (consumer, id) values (?, ?)";
+                added(sqlx::query(claim).bind(consumer).bind(id).execute(connection).await)
+            }
+
+            async fn purge_inbox(
+                connection: &mut $connection,
+                age: Duration,
+                limit: u32,
+            ) -> Result<u64, Error> {
+                // First without locking, as in `cancel`.
+                let old = concat!(
+                    "select consumer, id from posthouse_inbox where received_at < ", $now,
+                    " - ? order by received_at limit ?"
+                );
+                let old = sqlx::query(old).bind(micros(age)).bind(i64::from(limit));
+                let rows = old.fetch_all(&mut *connection).await?;
+                let mut count = 0;
+                for rows in rows.chunks(PURGE_AT_ONCE) {
+                    let which = vec!["(consumer = ? and id = ?)"; rows.len()].join(" or ");
+                    let mut purge = once(format!("delete from posthouse_inbox where {which}"));
+                    for row in rows {
+                        purge = purge.bind(row.try_get::<String, _>("consumer")?);
+                        purge = purge.bind(row.try_get::<String, _>("id")?);
+                    }
+                    count += purge.execute(&mut *connection).await?.rows_affected();
+                }
+                Ok(count)
+            }
+        }
+
+        /// What is due, and of each key the rows from the first on, as far as nothing is in the way.
+        async fn plan(
+            connection: &mut $connection,
+            ask: &Ask,
+            blocked: &mut Vec<String>,
+        ) -> Result<Plan, Error> {
+            let mut due = concat!(
+                "select id, `key` from posthouse_outbox where state = 0 and next_attempt <= ", $now,
+                " and lease_until <= ", $now
+            )
+            .to_owned();
+            let (busy, marks) = $crate::steps::marks(ask.busy.len());
+            if !ask.busy.is_empty() {
+                due.push_str(&format!(" and (`key` is null or `key` not in ({marks}))"));
+            }
+            due.push_str(" order by next_attempt, seq limit ?");
+            let mut due = sqlx::query(AssertSqlSafe(due));
+            if !ask.busy.is_empty() {
+                for key in padded(&ask.busy, busy) {
+                    due = due.bind(key);
+                }
+            }
+            let rows = due.bind(i64::from(ask.limit)).fetch_all(&mut *connection).await?;
+            let (mut plan, mut keys) = (Plan::default(), Vec::new());
+            for row in &rows {
+                match row.try_get::<Option<String>, _>("key")? {
+                    None => plan.single.push(read_id(row)?),
+                    Some(key) if keys.len() < KEYS_MAX && !keys.contains(&key) => keys.push(key),
+                    Some(_) => {}
+                }
+            }
+            if keys.is_empty() {
+                return Ok(plan);
+            }
+            let longest = (2 * i64::from(ask.limit) / i64::try_from(keys.len()).unwrap_or(1)).max(1);
+            let line = format!(
+                concat!(
+                    "select * from (select id, `key`, seq, case when next_attempt <= ", $now, " and lease_until <= ",
+                    $now, " then 1 else 0 end as free from posthouse_outbox where state = 0 and `key` = ? ",
+                    "and not_before <= ", $now, " order by seq limit {}) line_up"
+                ),
+                longest
+            );
+            let count = keys.len().next_power_of_two();
+            let lines = vec![line; count].join(" union all ");
+            let mut lines = sqlx::query(AssertSqlSafe(lines));
+            for key in padded(&keys, count) {
+                lines = lines.bind(key);
+            }
+            let mut seen: HashMap<String, Vec<(i64, bool, Uuid)>> = HashMap::new();
+            for row in &lines.fetch_all(&mut *connection).await? {
+                let place = (row.try_get("seq")?, row.try_get::<i64, _>("free")? == 1, read_id(row)?);
+                seen.entry(row.try_get("key")?).or_default().push(place);
+            }
+            for (key, mut line) in seen {
+                line.sort_unstable();
+                // The last key was asked for more than once.
+                line.dedup();
+                let free = line.iter().take_while(|(_, free, _)| *free).map(|(_, _, id)| *id);
+                let chain: Vec<Uuid> = free.collect();
+                match chain.is_empty() {
+                    true => blocked.push(key),
+                    false => drop(plan.chains.insert(key, chain)),
+                }
+            }
+            Ok(plan)
+        }
+
+        /// A settlement that is not [`Outcome::Delivered`]; those are few, or the database is not what is slow.
+        async fn settle_other(connection: &mut $connection, settlement: &Settlement) -> Result<(), Error> {
+            let Settlement { id, lease, outcome } = settlement;
+            let again = concat!(
+                "update posthouse_outbox", $by_id, " set lease = lease + 1, lease_until = 0, next_attempt = ", $now, " + ?, ",
+                "attempts = case when ? = 1 then attempts - 1 else attempts end, ",
+                "last_error = coalesce(?, last_error) where id = ? and lease = ? and state = 0"
+            );
+            let again = |wait: Duration, error: Option<String>| {
+                let is_untried = i64::from(error.is_none());
+                sqlx::query(again).bind(micros(wait)).bind(is_untried).bind(error)
+            };
+            let ended = concat!(
+                "update posthouse_outbox", $by_id, " set lease = lease + 1, lease_until = 0, finished_at = ", $now, ", state = ?, ",
+                "last_error = coalesce(?, last_error) where id = ? and lease = ? and state = 0"
+            );
+            let ended = |state: State, error: Option<String>| {
+                sqlx::query(ended).bind(i64::from(state.number())).bind(error)
+            };
+            let settle = match outcome {
+                Outcome::Delivered => return Ok(()),
+                Outcome::Retry { wait, error } => again(*wait, Some(error.clone())),
+                Outcome::Release { wait } => again(*wait, None),
+                Outcome::Dead { error } => ended(State::Dead, Some(error.clone())),
+                Outcome::Expired => ended(State::Expired, None),
+            };
+            settle.bind(id.to_string()).bind(lease).execute(connection).await?;
+            Ok(())
+        }
+
+        /// A statement that is not worth remembering: it has ids in it.
+        fn once(sql: String) -> sqlx::query::Query<'static, $database, <$database as sqlx::Database>::Arguments> {
+            sqlx::query(AssertSqlSafe(sql)).persistent(false)
+        }
+
+        fn read_id(row: &$row) -> Result<Uuid, Error> {
+            let text: String = row.try_get("id")?;
+            Uuid::parse_str(&text).map_err(|error| Error::Database(sqlx::Error::Decode(Box::new(error))))
+        }
+
+        fn read_leased(row: &$row) -> Result<Leased, Error> {
+            let expires_us: Option<i64> = row.try_get("expires_us")?;
+            let headers = headers(&row.try_get::<String, _>("headers")?);
+            Ok(Leased {
+                lease: row.try_get("lease")?,
+                expired: expires_us.is_some_and(|left| left <= 0),
+                broken: headers.as_ref().err().cloned(),
+                letter: Letter {
+                    id: read_id(row)?,
+                    source: row.try_get("source")?,
+                    topic: row.try_get("topic")?,
+                    key: row.try_get("key")?,
+                    content_type: row.try_get("content_type")?,
+                    headers: headers.unwrap_or_default(),
+                    payload: row.try_get::<Vec<u8>, _>("payload")?.into(),
+                    created_us: row.try_get("created_at")?,
+                    expires_in: expires_us
+                        .and_then(|left| u64::try_from(left).ok())
+                        .map(Duration::from_micros),
+                    attempt: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or_default(),
+                },
+            })
+        }
+
+        fn chosen(which: &Which) -> (Option<&str>, Option<String>) {
+            match which {
+                Which::All => (None, None),
+                Which::Topic(topic) => (Some(topic), None),
+                Which::Id(id) => (None, Some(id.to_string())),
+            }
+        }
+    };
+}
+
+pub(crate) use implement_in_steps;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_takes_the_first_of_each_key_before_the_second_of_any() {
+        let ids: Vec<Uuid> = (0..6).map(|_| Uuid::now_v7()).collect();
+        let mut plan = Plan { single: vec![ids[0]], ..Plan::default() };
+        plan.chains.insert("a".to_owned(), vec![ids[1], ids[2], ids[3]]);
+        plan.chains.insert("b".to_owned(), vec![ids[4], ids[5]]);
+
+        let chosen: HashSet<Uuid> = plan.ids(3).into_iter().collect();
+
+        assert_eq!(chosen, HashSet::from([ids[0], ids[1], ids[4]]));
+        let locked = HashSet::from([ids[1], ids[3], ids[5]]);
+        assert_eq!(plan.reachable(&locked), [(1, ids[1])], "the others are behind a gap");
+    }
+
+    #[test]
+    fn lists_are_rounded_up_with_their_last_value() {
+        let values: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+
+        let (count, marks) = marks(values.len());
+
+        assert_eq!((count, marks.as_str()), (4, "?, ?, ?, ?"));
+        let padded: Vec<&String> = padded(&values, count).collect();
+        assert_eq!(padded, ["a", "b", "c", "c"]);
+    }
+}

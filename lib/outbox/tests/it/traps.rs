@@ -1,0 +1,184 @@
+//! The traps that outboxes fall into, one test each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use posthouse_outbox::{Message, Outbox, Sent, State};
+use sqlx::Postgres;
+use sqlx::postgres::PgPoolOptions;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::on_every_database;
+use crate::recorder::{Recorder, Running, quick};
+use crate::server::Server;
+
+on_every_database!(
+    a_transaction_that_commits_late_loses_no_message,
+    a_transaction_that_commits_late_loses_no_message_of_a_key,
+    the_relay_does_not_wait_for_transactions_that_are_open,
+);
+
+fn message(topic: &str) -> Message {
+    Message::new(topic, "text/plain", "")
+}
+
+/// A serial number is not the order of commits: who reads on from the last number misses what commits later.
+async fn a_transaction_that_commits_late_loses_no_message<S: Server>() {
+    if !S::WRITES_AT_ONCE {
+        return;
+    }
+    let (outbox, _) = S::outbox().await;
+    let recorder = Recorder::new();
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    let mut early = outbox.begin().await.unwrap();
+    early.send(&message("lower number, commits later")).await.unwrap();
+    let mut late = outbox.begin().await.unwrap();
+    late.send(&message("higher number, commits first")).await.unwrap();
+
+    late.commit().await.unwrap();
+    recorder.until_sent(1).await;
+    early.commit().await.unwrap();
+    recorder.until_sent(2).await;
+    relay.stop().await;
+
+    assert_eq!(recorder.topics(), ["higher number, commits first", "lower number, commits later"]);
+}
+
+/// Two transactions that overlap have no order, so the one that is there may be sent. But nothing is lost or stuck.
+async fn a_transaction_that_commits_late_loses_no_message_of_a_key<S: Server>() {
+    if !S::WRITES_AT_ONCE {
+        return;
+    }
+    let (outbox, _) = S::outbox().await;
+    let recorder = Recorder::new();
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    let mut early = outbox.begin().await.unwrap();
+    early.send(&message("1").key("k")).await.unwrap();
+    let mut late = outbox.begin().await.unwrap();
+    late.send(&message("2").key("k")).await.unwrap();
+    late.send(&message("3").key("k")).await.unwrap();
+
+    late.commit().await.unwrap();
+    recorder.until_sent(2).await;
+    early.commit().await.unwrap();
+    recorder.until_sent(3).await;
+    relay.stop().await;
+
+    assert_eq!(recorder.topics(), ["2", "3", "1"]);
+}
+
+/// A transaction that is open for long must hold nobody up, and its own rows must not be waited for.
+async fn the_relay_does_not_wait_for_transactions_that_are_open<S: Server>() {
+    if !S::WRITES_AT_ONCE {
+        return;
+    }
+    let (outbox, pool) = S::outbox().await;
+    let recorder = Recorder::new();
+    let mut before = outbox.begin().await.unwrap();
+    before.send(&message("locked").cancel_key("c")).await.unwrap();
+    before.commit().await.unwrap();
+    let mut open = pool.begin().await.unwrap();
+    outbox.send(&mut open, &message("uncommitted")).await.unwrap();
+    // The application withdraws a message and takes its time: the row is locked.
+    outbox.cancel(&mut open, "c").await.unwrap();
+
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    for topic in ["a", "b"] {
+        let mut transaction = outbox.begin().await.unwrap();
+        transaction.send(&message(topic)).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    tokio::time::timeout(Duration::from_secs(30), recorder.until_sent(2)).await.unwrap();
+    open.rollback().await.unwrap();
+    recorder.until_sent(3).await;
+    relay.stop().await;
+
+    assert_eq!(recorder.topics()[2], "locked");
+}
+
+/// What is lost when the connection breaks at a commit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lost {
+    /// The commit never arrived: the transaction did not take place.
+    Request,
+    /// It did, and nobody heard of it.
+    Answer,
+}
+
+#[tokio::test]
+async fn a_commit_of_which_nobody_knows_is_looked_up_and_repeated_without_a_second_message() {
+    for lost in [Lost::Request, Lost::Answer] {
+        let (direct, pool) = Postgres::outbox().await;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join(".s.PGSQL.5432");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let options = pool.connect_options();
+        let server = options.get_socket().unwrap().join(".s.PGSQL.5432");
+        let proxy = tokio::spawn(break_first_commit(listener, server, lost));
+        let broken = PgPoolOptions::new();
+        let broken = broken.connect_with((*options).clone().socket(folder.path())).await.unwrap();
+        let outbox = Outbox::new(broken);
+        let order = message("orders.placed").dedupe("order-7");
+
+        let mut transaction = outbox.begin().await.unwrap();
+        transaction.send(&order).await.unwrap();
+        let error = transaction.commit().await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+
+        // The row says whether it took place.
+        let wanted = (lost == Lost::Answer).then_some(State::Waiting);
+        assert_eq!(direct.state(order.id).await.unwrap(), wanted, "{lost:?}");
+        // And who does not look but repeats it, adds nothing that is there.
+        let again = message("orders.placed").dedupe("order-7");
+        let mut transaction = outbox.begin().await.unwrap();
+        let sent = transaction.send(&again).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(sent == Sent::Duplicate, lost == Lost::Answer);
+        assert_eq!(direct.count().await.unwrap().waiting, 1);
+        proxy.abort();
+    }
+}
+
+/// Passes everything on between a client and the server, but loses the first commit.
+async fn break_first_commit(listener: UnixListener, server: PathBuf, lost: Lost) {
+    let is_done = Arc::new(AtomicBool::new(false));
+    while let Ok((client, _)) = listener.accept().await {
+        let server = UnixStream::connect(&server).await.unwrap();
+        tokio::spawn(pass_on(client, server, lost, Arc::clone(&is_done)));
+    }
+}
+
+async fn pass_on(
+    mut client: UnixStream,
+    mut server: UnixStream,
+    lost: Lost,
+    is_done: Arc<AtomicBool>,
+) {
+    let (mut said, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut said) => {
+                let Ok(read @ 1..) = read else { return };
+                let is_commit = said[..read].windows(7).any(|window| window == b"COMMIT\0");
+                if is_commit && !is_done.swap(true, Ordering::SeqCst) {
+                    if lost == Lost::Answer {
+                        server.write_all(&said[..read]).await.unwrap();
+                        // The answer comes when the transaction has taken place; it goes nowhere.
+                        assert_ne!(server.read(&mut answered).await.unwrap(), 0);
+                    }
+                    return;
+                }
+                server.write_all(&said[..read]).await.unwrap();
+            }
+            read = server.read(&mut answered) => {
+                let Ok(read @ 1..) = read else { return };
+                if client.write_all(&answered[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
