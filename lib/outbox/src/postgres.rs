@@ -42,6 +42,10 @@ on conflict (source, topic, dedupe_id) where dedupe_id is not null do nothing";
 /// `due` looks at rows in the order in which they became due. A row with a key only says that its key has something to
 /// do: `chains` then takes the key's rows from the first on, as far as nothing is in the way. `locked` looks again at
 /// what was planned, because others may have been there since.
+///
+/// No state is below 0, so `= 0`, `<= 0` and `< 1` mean the same, but not to the planner: the index of due rows serves only
+/// `= 0`, that of keys only `< 1`. Statistics of a table that was just empty make it look the cheapest for everything, and
+/// then each row that is locked or settled would cost a look at all that are due.
 const LEASE: &str = "
 with due as materialized (
     select id, key from posthouse_outbox
@@ -58,7 +62,7 @@ with due as materialized (
             select id, seq, next_attempt <= statement_timestamp()
                 and (lease_until is null or lease_until <= statement_timestamp()) as free
             from posthouse_outbox row
-            where row.key = keys.key and row.state = 0 and row.not_before <= statement_timestamp()
+            where row.key = keys.key and row.state < 1 and row.not_before <= statement_timestamp()
             order by row.seq limit (select greatest(1, 2 * $1 / count(*)) from keys)
         ) line_up
         window line as (order by seq)
@@ -69,7 +73,7 @@ with due as materialized (
     order by place limit $1
 ), locked as materialized (
     select row.id, plan.place from plan join posthouse_outbox row on row.id = plan.id
-    where row.state = 0 and row.next_attempt <= statement_timestamp()
+    where row.state <= 0 and row.next_attempt <= statement_timestamp()
         and (row.lease_until is null or row.lease_until <= statement_timestamp())
     for update of row skip locked
 ), leased as (
@@ -92,11 +96,11 @@ order by place, seq";
 const DELIVERED: &str = "
 update posthouse_outbox row set state = 1, finished_at = statement_timestamp(), lease_until = null, last_error = null
 from unnest($1::uuid[], $2::bigint[]) as settled(id, lease)
-where row.id = settled.id and row.lease = settled.lease and row.state = 0";
+where row.id = settled.id and row.lease = settled.lease and row.state <= 0";
 
 const DELIVERED_AND_GONE: &str = "
 delete from posthouse_outbox row using unnest($1::uuid[], $2::bigint[]) as settled(id, lease)
-where row.id = settled.id and row.lease = settled.lease and row.state = 0";
+where row.id = settled.id and row.lease = settled.lease and row.state <= 0";
 
 /// 3: microseconds to wait; 4: errors, null for what was not tried. Ending a lease makes its token worthless, so what is
 /// settled twice because nobody knew whether it was is settled once.
@@ -107,7 +111,7 @@ set lease = row.lease + 1, lease_until = null,
     attempts = case when settled.error is null then greatest(row.attempts - 1, 0) else row.attempts end,
     last_error = coalesce(settled.error, row.last_error)
 from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[]) as settled(id, lease, wait, error)
-where row.id = settled.id and row.lease = settled.lease and row.state = 0";
+where row.id = settled.id and row.lease = settled.lease and row.state <= 0";
 
 /// 3: states; 4: errors.
 const ENDED: &str = "
@@ -115,7 +119,7 @@ update posthouse_outbox row
 set state = settled.state, lease = row.lease + 1, finished_at = statement_timestamp(), lease_until = null,
     last_error = coalesce(settled.error, row.last_error)
 from unnest($1::uuid[], $2::bigint[], $3::smallint[], $4::text[]) as settled(id, lease, state, error)
-where row.id = settled.id and row.lease = settled.lease and row.state = 0";
+where row.id = settled.id and row.lease = settled.lease and row.state <= 0";
 
 /// A lease that is over or was not there makes a row free to be withdrawn.
 const CANCEL: &str = "

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use posthouse_outbox::{Message, Outbox, SendError, Settings, State, Which};
 
+use sqlx::Postgres;
+
 use crate::on_every_database;
 use crate::recorder::{Recorder, Running, quick};
 use crate::server::{Server, eventually};
@@ -293,4 +295,29 @@ impl posthouse_outbox::Transport for Held {
             answer
         })
     }
+}
+
+/// Statistics say what a table was. They must not have the relay look at all that is due for each row that it sends.
+#[tokio::test]
+async fn statistics_of_an_empty_table_do_not_make_a_full_one_slow() {
+    let (outbox, pool) = Postgres::outbox().await;
+    let mut connection = pool.acquire().await.unwrap();
+    let finished = "insert into posthouse_outbox (topic, payload, state, finished_at)
+        select 'old', '', 1, now() from generate_series(1, 20000); analyze posthouse_outbox";
+    Postgres::run(&mut connection, finished).await.unwrap();
+    let due = "insert into posthouse_outbox (topic, payload, key)
+        select 'new', '', nullif(n % 20, 0)::text from generate_series(1, 4000) n";
+    Postgres::run(&mut connection, due).await.unwrap();
+    let recorder = Recorder::new();
+
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    recorder.until_sent(4000).await;
+    relay.stop().await;
+
+    // Connections that end say what they did.
+    let read = "select coalesce(sum(idx_tup_read), 0)::bigint from pg_stat_user_indexes
+        where indexrelname in ('posthouse_outbox_due', 'posthouse_outbox_key')";
+    eventually(async || Postgres::number(&mut connection, read).await > 0).await;
+    let read = Postgres::number(&mut connection, read).await;
+    assert!(read < 4000 * 200, "{read} entries of the indexes of waiting rows were read");
 }

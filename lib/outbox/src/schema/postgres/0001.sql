@@ -41,7 +41,8 @@ create table posthouse_outbox (
 
 -- Waiting rows only: how many are finished costs nothing.
 create index posthouse_outbox_due on posthouse_outbox (next_attempt, seq) where state = 0;
-create index posthouse_outbox_key on posthouse_outbox (key, seq) where state = 0 and key is not null;
+-- Not `state = 0`, so that the planner does not take the index above for it; see the relay's statements.
+create index posthouse_outbox_key on posthouse_outbox (key, seq) where state < 1 and key is not null;
 create index posthouse_outbox_cancel on posthouse_outbox (cancel_key) where state = 0 and cancel_key is not null;
 create unique index posthouse_outbox_dedupe on posthouse_outbox (source, topic, dedupe_id) where dedupe_id is not null;
 create index posthouse_outbox_finished on posthouse_outbox (finished_at) where state in (1, 3, 4);
