@@ -1,8 +1,11 @@
-//! The webhook of the rig: answers 200 and writes down what came.
+//! The webhook of the rig: answers most requests with 200 and writes down what came with them.
+//!
+//! Some are refused and some connections end without an answer, so that a kill also meets messages that wait for another
+//! attempt. What was not answered with 200 does not count as notified: it must come again.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, ensure};
@@ -12,6 +15,12 @@ use super::record::{Record, guard};
 
 /// Longest request that is believed.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// Of so many requests one is refused.
+const REFUSED_EVERY: u64 = 17;
+
+/// Of so many requests one is not answered.
+const UNANSWERED_EVERY: u64 = 29;
 
 /// A listener; ends with its value.
 #[derive(Debug)]
@@ -32,13 +41,14 @@ impl Receiver {
         let port = listener.local_addr()?.port();
         let ended = Arc::new(AtomicBool::new(false));
         let (record, end) = (Arc::clone(record), Arc::clone(&ended));
+        let requests = Arc::new(AtomicU64::new(0));
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
-                let record = Arc::clone(&record);
-                std::thread::spawn(move || drop(answer(stream, &record)));
+                let (record, requests) = (Arc::clone(&record), Arc::clone(&requests));
+                std::thread::spawn(move || drop(answer(stream, &record, &requests)));
             }
         });
         Ok(Self { port, ended })
@@ -54,7 +64,11 @@ impl Drop for Receiver {
 }
 
 /// Answers the requests of one connection until it ends.
-fn answer(mut stream: TcpStream, record: &Mutex<Record>) -> anyhow::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    record: &Mutex<Record>,
+    requests: &AtomicU64,
+) -> anyhow::Result<()> {
     let mut data = Vec::new();
     let mut chunk = [0; 16_384];
     loop {
@@ -71,11 +85,17 @@ fn answer(mut stream: TcpStream, record: &Mutex<Record>) -> anyhow::Result<()> {
             .context("no length")?;
         let Some(body) = data.get(end + 4..end + 4 + length) else { continue };
         let notification: Value = serde_json::from_slice(body)?;
-        // Written down before it is answered: what was answered is not sent again.
-        if let Some(body) = notification.get("body") {
-            guard(record).notified(body);
+        let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
+        ensure!(!number.is_multiple_of(UNANSWERED_EVERY), "no answer");
+        if number.is_multiple_of(REFUSED_EVERY) {
+            stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")?;
+        } else {
+            // Written down before it is answered: what was answered is not sent again.
+            if let Some(body) = notification.get("body") {
+                guard(record).notified(body);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
         data.drain(..end + 4 + length);
     }
 }
