@@ -38,8 +38,8 @@ const IDLE_MAX: Duration = Duration::from_secs(20);
 /// Connections kept to one place.
 const IDLE_PER_PLACE_MAX: usize = 8;
 
-/// Connections kept to all places.
-const IDLE_TOTAL_MAX: usize = 256;
+/// Connections kept to all places: as many as attempts run at once by default, some 20 KiB each, for 20 s.
+const IDLE_TOTAL_MAX: usize = 1024;
 
 /// A connection on which requests can be made.
 pub(crate) type Sender = SendRequest<Full<Bytes>>;
