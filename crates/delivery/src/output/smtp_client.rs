@@ -304,6 +304,7 @@ fn stuffed(mail: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::{HeaderText, Mail};
 
     #[test]
     fn dots_are_doubled_and_the_mail_ends_once() {
@@ -323,5 +324,102 @@ mod tests {
             let rest = sent.replace("\r\n", "");
             assert!(!rest.contains(['\r', '\n', '\0']), "{smuggled:?}: {sent:?}");
         }
+    }
+
+    const HEADERS: [&str; 9] = [
+        "From",
+        "To",
+        "Subject",
+        "Date",
+        "Message-ID",
+        "Auto-Submitted",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+    ];
+
+    /// A text of pieces that have broken out of mails before, by a seed.
+    fn nasty(seed: &mut u64) -> String {
+        const PIECES: [&str; 24] = [
+            "\r\n",
+            "\n",
+            "\r",
+            ".",
+            "\r\n.\r\n",
+            "\n.\n",
+            "\0",
+            "Bcc: a@b.c",
+            "=?UTF-8?Q?=0A?=",
+            "=0D=0A",
+            "<",
+            ">",
+            "@",
+            "a",
+            "\u{85}",
+            "\u{2028}",
+            "\u{c0d}",
+            "\u{10a}",
+            " ",
+            "\t",
+            ",",
+            "\"",
+            "x.y",
+            "RCPT TO:<a@b.c>",
+        ];
+        let mut next = |below: usize| {
+            *seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(*seed >> 33).unwrap() % below
+        };
+        (0..next(12)).map(|_| PIECES[next(PIECES.len())]).collect()
+    }
+
+    #[test]
+    fn whatever_is_taken_as_address_subject_or_text_stays_what_it_is() {
+        let mut seed = 1;
+        let (mut addresses, mut subjects) = (0, 0);
+        for round in 0..4_000 {
+            let from = Address::parse("from@example.org").unwrap();
+            let mut to = vec![Address::parse("to@example.org").unwrap()];
+            for text in
+                [nasty(&mut seed), format!("ann{}@x{}.y", nasty(&mut seed), nasty(&mut seed))]
+            {
+                if let Ok(address) = Address::parse(&text) {
+                    addresses += 1;
+                    to.push(address);
+                }
+            }
+            let subject = HeaderText::parse(&nasty(&mut seed)).unwrap_or_default();
+            subjects += usize::from(!subject.as_str().is_empty());
+            let mail = Mail {
+                from,
+                to: to.clone(),
+                subject,
+                id: nasty(&mut seed),
+                date: round,
+                body: nasty(&mut seed).into_bytes(),
+                content_type: "application/json",
+            };
+
+            let sent = stuffed(&mail.encoded());
+
+            assert_eq!(sent.matches("\r\n.\r\n").count(), 1, "round {round}: {sent:?}");
+            assert!(sent.ends_with("\r\n.\r\n"), "round {round}: {sent:?}");
+            assert!(
+                !sent.replace("\r\n", "").contains(['\r', '\n', '\0']),
+                "round {round}: {sent:?}"
+            );
+            assert!(sent.is_ascii(), "round {round}: {sent:?}");
+            let (head, _) = sent.split_once("\r\n\r\n").unwrap();
+            let own = head.lines().filter(|line| !line.starts_with(' '));
+            let names: Vec<_> = own.map(|line| line.split_once(": ").unwrap().0).collect();
+            assert_eq!(names, HEADERS, "round {round}: {sent:?}");
+            for address in to {
+                let escapes = |char: char| "<> ".contains(char) || char.is_control();
+                assert!(!address.as_str().contains(escapes), "round {round}: {address:?}");
+            }
+        }
+        assert!(addresses > 20 && subjects > 100, "{addresses} addresses, {subjects} subjects");
     }
 }

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod forbidden;
 mod receiver;
 mod relay;
 mod runner;

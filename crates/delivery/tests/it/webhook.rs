@@ -196,7 +196,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_and_one_of_the_operato
 }
 
 /// A name server that gives each question about an address the next answer of a list, without a time to live.
-async fn name_server(answers: Vec<Vec<Ipv4Addr>>) -> SocketAddr {
+pub(crate) async fn name_server(answers: Vec<Vec<Ipv4Addr>>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let asked = AtomicUsize::new(0);
