@@ -158,7 +158,9 @@ impl Gate {
             Identity::Claimed => claimed(shown).map(Arc::new),
             Identity::Keystone(keystone) => {
                 let token = shown.token.ok_or(Refusal::Unauthorized)?;
-                match keystone.verdict(token, shown.service_token, shown.peer).await {
+                // Asking takes kilobytes, which every request's future would have whether somebody is asked or not.
+                let asking = keystone.verdict(token, shown.service_token, shown.peer);
+                match Box::pin(asking).await {
                     Verdict::Caller(caller) => Ok(caller),
                     Verdict::Unscoped => Err(Refusal::ProjectMissing),
                     Verdict::Bad => Err(Refusal::Unauthorized),
@@ -167,7 +169,7 @@ impl Gate {
             }
             Identity::Tokens(tokens) => {
                 let token = shown.token.ok_or(Refusal::Unauthorized)?;
-                let grant = tokens.grant(token, (self.clock)()).await?;
+                let grant = Box::pin(tokens.grant(token, (self.clock)())).await?;
                 grant.caller(shown.project).map(Arc::new).map_err(|misfit| match misfit {
                     Misfit::Foreign => Refusal::ForeignProject,
                     Misfit::Unnamed => Refusal::ProjectMissing,

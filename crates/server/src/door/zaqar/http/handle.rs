@@ -64,7 +64,10 @@ impl Service {
             Op::FlavorPatch => self.flavor_patch(request, body).await,
             Op::FlavorDelete => self.flavor_delete(request).await,
             Op::SubscriptionList => self.subscription_list(family, request),
-            Op::SubscriptionCreate => self.subscription_create(family, request, body).await,
+            // Rare, and the largest: it may ask the identity service.
+            Op::SubscriptionCreate => {
+                Box::pin(self.subscription_create(family, request, body)).await
+            }
             Op::SubscriptionGet => self.subscription_get(family, request),
             Op::SubscriptionUpdate => self.subscription_update(family, request, body).await,
             Op::SubscriptionDelete => self.subscription_delete(family, request).await,

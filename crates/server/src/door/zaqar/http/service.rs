@@ -277,6 +277,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_on_its_way_is_small() {
+        fn bytes<'a, F>(_: fn(&'a Service, Request<Incoming>, IpAddr) -> F) -> usize {
+            size_of::<F>()
+        }
+
+        // Each connection has room for one, and it is moved there with each request.
+        assert!(bytes(Service::answer) <= 2560, "{}", bytes(Service::answer));
+    }
+
+    #[test]
     fn who_cannot_read_json_is_refused() {
         for good in [
             "application/json",

@@ -14,8 +14,8 @@ use crate::door::zaqar::query::encode;
 use crate::door::zaqar::route::Version;
 use crate::door::zaqar::signed_url::Signed;
 
-/// Room for a message beside its body.
-const MESSAGE_BYTES: usize = 160;
+/// Room for a message beside its body and its path: three ids, numbers, and names.
+const MESSAGE_BYTES: usize = 176;
 
 /// Messages, and where they are.
 #[derive(Debug, Clone, Copy)]

@@ -42,12 +42,18 @@ pub(crate) fn integer(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(digits.get(20 - length..).unwrap_or_default());
 }
 
-/// Writes the lowest `digits` hexadecimal digits of a number, in lower case.
+/// Writes the lowest `digits` hexadecimal digits of a number, in lower case; at most 16.
 pub(crate) fn hex(out: &mut Vec<u8>, number: u64, digits: u32) {
-    for place in (0..digits).rev() {
-        let nibble = u8::try_from((number >> (4 * place)) & 15).unwrap_or(0);
-        out.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0_u8; 16];
+    let mut rest = number;
+    for digit in text.iter_mut().rev() {
+        *digit =
+            usize::try_from(rest & 15).ok().and_then(|it| DIGITS.get(it)).copied().unwrap_or(b'0');
+        rest >>= 4;
     }
+    let first = 16_usize.saturating_sub(digits as usize);
+    out.extend_from_slice(text.get(first..).unwrap_or_default());
 }
 
 /// Writes items with commas between them.
