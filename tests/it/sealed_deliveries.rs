@@ -134,7 +134,7 @@ fn an_exchange_that_subscribes_gets_plain_text_with_its_type() {
 fn what_no_subscriber_took_can_be_read_in_its_dead_letter_queue() {
     let folder = tempfile::tempdir().unwrap();
     let Some((mut program, mut http)) = start(folder.path(), &json!({})) else { return };
-    let receiver = Receiver::start([500; 9]);
+    let receiver = Receiver::start([500; 99]);
     let options = json!({"_retry_policy": impatient(), "dead_letter_queue": "lost"});
     subscribe(&mut http, &receiver.url(), &options);
 
@@ -143,6 +143,8 @@ fn what_no_subscriber_took_can_be_read_in_its_dead_letter_queue() {
     assert_eq!(found(&http, "lost", 1), [json!({"said": "canary"})]);
     program.restart();
     let mut http = Http::new(&program).with("X-Project-Id", "/");
+    // What was seen may not have been durable: then it is given up once more.
+    assert_eq!(found(&http, "lost", 1), [json!({"said": "canary"})]);
     let popped = http.delete("/v2/queues/lost/messages?pop=1").json();
     assert_eq!(popped["messages"][0]["body"], json!({"said": "canary"}));
 }
@@ -181,5 +183,8 @@ fn without_its_key_a_message_is_tried_again_until_the_key_is_back() {
     write_keys(folder.path(), &format!("{OTHER_KEY}\n{KEY}"));
     program.restart();
 
-    assert_eq!(receiver.next().body["body"], json!({"said": "canary"}));
+    // The kill may have come between an answer and its being written down: then the new one comes again.
+    let mut next = std::iter::repeat_with(|| receiver.next().body["body"].clone());
+    let next = next.find(|body| *body != json!({"said": "new"}));
+    assert_eq!(next, Some(json!({"said": "canary"})));
 }

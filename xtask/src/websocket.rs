@@ -69,12 +69,21 @@ impl Socket {
         Ok(())
     }
 
-    /// The next frame of text; control frames are skipped.
+    /// The next frame of text, which is JSON; control frames are skipped.
+    ///
+    /// # Errors
+    ///
+    /// If none comes in time, the connection is closed, or it is no JSON.
+    pub(crate) fn receive(&mut self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.receive_text()?).context("a frame that is no JSON")
+    }
+
+    /// The next frame of text as it came.
     ///
     /// # Errors
     ///
     /// If none comes in time, or the connection is closed.
-    pub(crate) fn receive(&mut self) -> anyhow::Result<Value> {
+    pub(crate) fn receive_text(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {
             let mut head = [0_u8; 2];
             self.reader.read_exact(&mut head)?;
@@ -96,7 +105,7 @@ impl Socket {
             let mut payload = vec![0; length];
             self.reader.read_exact(&mut payload)?;
             match first & 0x0F {
-                1 => return serde_json::from_slice(&payload).context("a frame that is no JSON"),
+                1 => return Ok(payload),
                 8 => bail!("the other side closed: {}", String::from_utf8_lossy(&payload)),
                 9 | 10 => {}
                 other => bail!("a frame of kind {other}"),

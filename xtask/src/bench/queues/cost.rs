@@ -24,13 +24,14 @@ pub(super) fn measure(services: &Services, quick: bool) -> anyhow::Result<Vec<Ow
     let backlogs: &[usize] =
         if quick { &[100, 10_000, 100_000] } else { &[100, 10_000, 1_000_000] };
     let running = services.start(Service::Ours)?;
-    let mut connection = running.connect();
     let mut rows = Vec::new();
     let mut figures = Vec::new();
     for backlog in backlogs {
         let queue = format!("/v2/queues/waiting-{backlog}");
         running.fill(&queue, *backlog)?;
         ensure!(running.total(&queue)? >= u64::try_from(*backlog)?, "{queue} was not filled");
+        // Not before: the server closes one that was silent for as long as filling may take.
+        let mut connection = running.connect();
         let mut took = Vec::with_capacity(CLAIMS);
         for _ in 0..CLAIMS {
             let began = Instant::now();
