@@ -102,6 +102,12 @@ class Keystone:
         )
         return made.id
 
+    def trusts(self, user, project):
+        """Ids of the trusts that the user has made."""
+        auth = self.password(user, project)
+        own = client.Client(session=session.Session(auth=auth), endpoint_override=self.url)
+        return [each.id for each in own.trusts.list(trustor_user=auth.get_user_id(own.session))]
+
     def revoke(self, token):
         self.admin().tokens.revoke_token(token)
 
@@ -231,6 +237,26 @@ def test_a_trust_subscriber_gets_plain_text_and_a_token_of_the_trust(keystone, s
 
     headers, body = receiver.next()
     assert json.loads(body)["body"] == {"said": "canary"}
+    token = keystone.admin().tokens.validate(headers["x-auth-token"])
+    assert (token.username, token.project_id, token.trust_id) == ("alice", keystone.projects["blue"], trust)
+
+
+def test_who_subscribes_by_trust_without_naming_one_has_one_made(keystone, service):
+    alice, receiver = keystone.token("alice", "blue"), Receiver()
+    subscriber = {"subscriber": f"trust+{receiver.url}", "ttl": 600}
+    status, _, made = service.ask("POST", "/v2/queues/trusting/subscriptions", alice, subscriber)
+    assert status == 201
+    path = f"/v2/queues/trusting/subscriptions/{made['subscription_id']}"
+    trust = service.ask("GET", path, alice)[2]["options"]["trust_id"]
+    # Once more is the same subscription, and leaves no second trust.
+    trusts = keystone.trusts("alice", "blue")
+    assert trust in trusts
+    assert service.ask("POST", "/v2/queues/trusting/subscriptions", alice, subscriber)[2] == made
+    assert keystone.trusts("alice", "blue") == trusts
+
+    assert service.status("POST", "/v2/queues/trusting/messages", alice, {"messages": [{"body": 1}]}) == 201
+
+    headers, _ = receiver.next()
     token = keystone.admin().tokens.validate(headers["x-auth-token"])
     assert (token.username, token.project_id, token.trust_id) == ("alice", keystone.projects["blue"], trust)
 

@@ -1,5 +1,7 @@
 //! Requests about subscriptions.
 
+use std::net::Ipv4Addr;
+
 use hyper::StatusCode;
 
 use super::answer;
@@ -7,10 +9,13 @@ use super::body::Unread;
 use super::handle::{Handled, read_other};
 use super::service::{Admitted, Service};
 use super::write;
+use crate::auth::Credentials;
+use crate::auth::keystone::TrustId;
 use crate::door::zaqar::identity::Family;
 use crate::door::zaqar::operation::{Made, exists};
+use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::query::Query;
-use crate::door::zaqar::request;
+use crate::door::zaqar::request::{self, SubscriptionChange};
 
 impl Service {
     pub(super) fn subscription_list(&self, family: Family, request: &Admitted<'_>) -> Handled {
@@ -32,17 +37,58 @@ impl Service {
         let made = self.operations.place_or_new(caller, family, name)?;
         let body = read_other(body).await?;
         let now = self.operations.now();
-        let wanted = request::read_subscription(body.optional_document()?, self.limits(), now)?;
-        let mut done = self.operations.subscribe(caller, family, name, &wanted)?;
+        let mut wanted = request::read_subscription(body.optional_document()?, self.limits(), now)?;
+        let trust = self.trusted(request, &mut wanted).await?;
+        let mut done = match self.operations.subscribe(caller, family, name, &wanted) {
+            Ok(done) => done,
+            Err(problem) => {
+                self.end_trust(trust).await;
+                return Err(problem);
+            }
+        };
         done.ticket = done.ticket.max(made.ticket);
+        if !matches!(done.answer, Made::Subscribed(_)) {
+            self.end_trust(trust).await;
+        }
         let answer = match self.operations.durable(done).await? {
-            Made::Subscribed(id) => {
+            Made::Subscribed(id) | Made::Again(id) => {
                 let body = format!("{{\"subscription_id\":\"{id}\"}}");
                 answer::json(StatusCode::CREATED, body)
             }
             Made::Exists => answer::problem(&exists()),
         };
         Ok(answer::located(answer, request.path_bytes()))
+    }
+
+    /// Makes a trust for a `trust+` subscriber that brings none: from the caller to us, for as long as the subscription
+    /// lives. Who has no token of Keystone's cannot make one, and is refused by the operation.
+    async fn trusted(
+        &self,
+        request: &Admitted<'_>,
+        wanted: &mut SubscriptionChange,
+    ) -> Result<Option<TrustId>, Problem> {
+        let (Some(keystone), true) = (self.gate().keystone(), wanted.wants_trust()) else {
+            return Ok(None);
+        };
+        let shown = Credentials::from_headers(request.headers, Ipv4Addr::UNSPECIFIED.into());
+        let Some(token) = shown.ok().and_then(|shown| shown.token) else { return Ok(None) };
+        let ttl_ms = wanted.ttl.unwrap_or_default().saturating_mul(1000);
+        let expires = self.operations.now().after_ms(ttl_ms);
+        let making = keystone.create_trust(&request.caller, token, expires);
+        let trust = Box::pin(making).await.map_err(|error| {
+            tracing::info!(%error, "a subscriber has no trust");
+            Problem::unavailable("Subscription could not be created.")
+        })?;
+        wanted.trust(trust.as_str());
+        Ok(Some(trust))
+    }
+
+    /// Ends a trust that nothing came of; otherwise it ends with its time.
+    async fn end_trust(&self, trust: Option<TrustId>) {
+        let (Some(keystone), Some(trust)) = (self.gate().keystone(), trust) else { return };
+        if let Err(error) = Box::pin(keystone.delete_trust(&trust)).await {
+            tracing::info!(%error, "a trust that is of no use is left to its time");
+        }
     }
 
     pub(super) fn subscription_get(&self, family: Family, request: &Admitted<'_>) -> Handled {

@@ -24,8 +24,10 @@ const GOOD_SUBSCRIBER: &str = "amqp:/q";
 /// What came of a wish to subscribe.
 #[derive(Debug)]
 pub(crate) enum Made {
-    /// It is there now, or was there and not confirmed: then its subscriber is asked again.
+    /// It is there now.
     Subscribed(SubscriptionId),
+    /// It was there, with its own terms, and not confirmed: its subscriber is asked again.
+    Again(SubscriptionId),
     /// Somebody has subscribed and confirmed.
     Exists,
 }
@@ -98,7 +100,10 @@ impl Operations {
         let place = made.answer.0;
         let subscriber = wanted.subscriber.as_deref().unwrap_or_default();
         let options = wanted.options.as_deref().unwrap_or("{}");
-        refuse_trust_without_id(subscriber, options)?;
+        if wanted.wants_trust() {
+            // Without a trust there is no token to call it with.
+            return Err(Problem::unavailable("Subscription could not be created."));
+        }
         self.check_deliverable(subscriber, options)?;
         let ttl = wanted.ttl.unwrap_or(self.limits.default_subscription_ttl.into());
         let now = self.now();
@@ -109,19 +114,22 @@ impl Operations {
             confirmation: self.unconfirmed(),
             output: Output::Delivery,
         };
-        let (subscription, ticket) = match place.access.subscribe(place.name(), &asked, now) {
-            Ok(Subscribed::New(subscription, ticket)) => (subscription, ticket),
+        let (answer, subscription, ticket) = match place.access.subscribe(place.name(), &asked, now)
+        {
+            Ok(Subscribed::New(subscription, ticket)) => {
+                (Made::Subscribed(subscription.id), subscription, ticket)
+            }
             Ok(Subscribed::Exists(found)) if found.confirmed => {
                 return Ok(Done { answer: Made::Exists, ticket: made.ticket });
             }
-            Ok(Subscribed::Exists(found)) => (found, Ticket::NONE),
+            Ok(Subscribed::Exists(found)) => (Made::Again(found.id), found, Ticket::NONE),
             Err(error) => {
                 return Err(Problem::from_broker(&error, "Subscription could not be created."));
             }
         };
         let told = self.ask_to_confirm(&subscription, now)?;
         let ticket = made.ticket.max(ticket).max(told);
-        Ok(Done { answer: Made::Subscribed(subscription.id), ticket })
+        Ok(Done { answer, ticket })
     }
 
     /// A page of subscriptions, by id.
@@ -332,18 +340,6 @@ impl Operations {
             .tell_subscriber(subscription, &confirmation::properties(), &text, now)
             .map_err(|error| Problem::from_broker(&error, "Subscriber could not be asked."))
     }
-}
-
-/// Such a subscriber is called with a token that a trust gives; without a trust there is no token.
-fn refuse_trust_without_id(subscriber: &str, options: &str) -> Result<(), Problem> {
-    let has_id = || {
-        crate::door::zaqar::json::check(options.as_bytes())
-            .is_ok_and(|options| options.member("trust_id").is_some())
-    };
-    if subscriber.starts_with("trust+") && !has_id() {
-        return Err(Problem::unavailable("Subscription could not be created."));
-    }
-    Ok(())
 }
 
 /// The subscriber has a subscription in that queue.

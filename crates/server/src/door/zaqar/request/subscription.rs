@@ -3,7 +3,7 @@
 use model::Timestamp;
 
 use crate::config::Queues;
-use crate::door::zaqar::json::{Kind, Raw};
+use crate::door::zaqar::json::{Kind, Raw, check};
 use crate::door::zaqar::problem::Problem;
 use crate::door::zaqar::retry_policy;
 
@@ -24,6 +24,32 @@ pub(crate) struct SubscriptionChange {
     pub(crate) ttl: Option<u64>,
     /// A JSON object, as it was sent.
     pub(crate) options: Option<String>,
+}
+
+impl SubscriptionChange {
+    /// Whether the subscriber is called with a token of a trust, and the options name none.
+    pub(crate) fn wants_trust(&self) -> bool {
+        let is_trust = self.subscriber.as_deref().is_some_and(|it| it.starts_with("trust+"));
+        let named = || {
+            let options = check(self.options.as_deref().unwrap_or("{}").as_bytes());
+            options.is_ok_and(|options| options.member("trust_id").is_some())
+        };
+        is_trust && !named()
+    }
+
+    /// Names a trust in the options.
+    pub(crate) fn trust(&mut self, id: &str) {
+        let mut options = String::from("{\"trust_id\":\"");
+        // Ids have letters, digits and dashes.
+        options.push_str(id);
+        options.push('"');
+        let others = self.options.as_deref().unwrap_or("{}").trim().trim_start_matches('{');
+        if !others.trim_start().starts_with('}') {
+            options.push(',');
+        }
+        options.push_str(others);
+        self.options = Some(options);
+    }
 }
 
 /// Reads a new subscription; its subscriber and time to live are there.
@@ -168,6 +194,26 @@ mod tests {
     fn create(body: &str) -> Result<SubscriptionChange, String> {
         let document = check(body.as_bytes()).unwrap();
         read_subscription(Some(document), &Queues::default(), Timestamp(0)).map_err(text)
+    }
+
+    #[test]
+    fn a_trust_is_named_beside_other_options() {
+        for (options, expected) in [
+            (None, r#"{"trust_id":"ab-1"}"#),
+            (Some("{}"), r#"{"trust_id":"ab-1"}"#),
+            (Some("{ } "), r#"{"trust_id":"ab-1" }"#),
+            (Some(r#" {"a": {}}"#), r#"{"trust_id":"ab-1","a": {}}"#),
+        ] {
+            let subscriber = Some("trust+https://example.com/".to_owned());
+            let options = options.map(str::to_owned);
+            let mut change = SubscriptionChange { subscriber, ttl: None, options };
+
+            assert!(change.wants_trust());
+            change.trust("ab-1");
+
+            assert_eq!(change.options.as_deref(), Some(expected));
+            assert!(!change.wants_trust());
+        }
     }
 
     #[test]

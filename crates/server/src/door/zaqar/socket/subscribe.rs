@@ -106,7 +106,7 @@ impl Asked<'_> {
         let wanted = request::read_subscription(self.request.body, operations.limits(), now)?;
         let done = operations.subscribe(self.caller, Family::Queues, name, &wanted)?;
         Ok(reply(done, |made| match made {
-            Made::Subscribed(id) => created(name, &id.to_string()),
+            Made::Subscribed(id) | Made::Again(id) => created(name, &id.to_string()),
             Made::Exists => not_created(name),
         }))
     }
