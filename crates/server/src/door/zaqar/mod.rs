@@ -14,6 +14,8 @@
 //! | [`gate`], [`policy`], [`signed_url`] | who is let in, and what they may |
 //! | [`sealing`] | bodies encrypted at rest |
 
+#[cfg(test)]
+mod fuzz;
 pub mod gate;
 pub mod http;
 mod identity;

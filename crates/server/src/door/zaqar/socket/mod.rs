@@ -19,7 +19,7 @@ mod envelope;
 mod frames;
 mod handshake;
 mod login;
-mod msgpack;
+pub(super) mod msgpack;
 mod perform;
 mod pool;
 mod push;
