@@ -1,6 +1,8 @@
 //! Against a peer that answers as Keystone does; the real one is asked in `tests/compat`.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::super::fetch::tests::{answer, peer};
@@ -244,7 +246,7 @@ async fn a_trust_is_made_with_the_users_token_and_used_with_our_login() {
             return answer("403 Forbidden", "", "{}");
         }
         assert!(request.contains("x-auth-token: users\r\n"), "{request}");
-        assert!(request.contains(r#""expires_at":"2026-11-21T08:00:00.000000Z""#), "{request}");
+        assert!(request.contains(r#""expires_at":"2026-11-21T08:00:00."#), "{request}");
         assert!(request.contains(r#""trustee_user_id":"u1","trustor_user_id":"ann""#), "{request}");
         answer("201 Created", "", r#"{"trust":{"id":"t1"}}"#)
     });
@@ -266,4 +268,31 @@ async fn a_trust_is_made_with_the_users_token_and_used_with_our_login() {
     assert_eq!(refused, Err(TrustError::Refused));
     keystone.delete_trust(&trust).await.unwrap();
     assert_eq!(TrustId::new("../x"), None);
+}
+
+/// As Keystone does: one user's trusts that end at the same microsecond are one.
+#[tokio::test]
+async fn trusts_made_at_once_are_told_apart_and_a_refused_one_is_asked_for_again() {
+    let ends = Mutex::new(HashSet::new());
+    let conflicts = AtomicUsize::new(1);
+    let (url, _serving) = peer(move |request| {
+        if request.starts_with("POST /v3/auth/tokens") {
+            let body = token_body("p1", "2026-11-21T09:00:00.000000Z", "");
+            return answer("201 Created", "x-subject-token: own\r\n", &body);
+        }
+        let (_, end) = request.split_once(r#""expires_at":""#).unwrap();
+        let new = ends.lock().unwrap().insert(end.split('"').next().unwrap().to_owned());
+        let wanted =
+            conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if !new || wanted.is_ok() {
+            return answer("409 Conflict", "", "{}");
+        }
+        answer("201 Created", "", r#"{"trust":{"id":"t1"}}"#)
+    });
+    let keystone = Keystone::new(&access(&url), clock).unwrap();
+    let caller = Caller { project: "p1".into(), user: Some("ann".into()), ..Caller::default() };
+
+    for _ in 0..10 {
+        keystone.create_trust(&caller, "users", clock()).await.unwrap();
+    }
 }

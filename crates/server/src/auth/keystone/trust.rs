@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::rand;
 use hyper::{Method, StatusCode};
 use model::Timestamp;
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ use crate::iso_time;
 const TOKENS_MAX: usize = 10_000;
 /// A token is replaced when it has less than this left: a delivery may take so long.
 const LEFT_MIN: Duration = Duration::from_secs(60);
+/// How often a trust is asked for that ends at the same microsecond as another one of its user.
+const TRIES_MAX: u32 = 3;
 /// Longest id of a trust.
 const ID_BYTES_MAX: usize = 128;
 
@@ -79,28 +82,33 @@ impl Keystone {
     ) -> Result<TrustId, TrustError> {
         let own = self.service.token(self).await.ok_or(TrustError::Unavailable)?;
         let roles: Vec<_> = caller.roles.iter().map(|role| json!({ "name": role })).collect();
-        let body = json!({"trust": {
-            "trustor_user_id": caller.user,
-            "trustee_user_id": own.user,
-            "project_id": caller.project,
-            "impersonation": true,
-            "roles": roles,
-            "expires_at": format!("{}.000000Z", iso_time::format(expires)),
-        }});
-        let question = Question {
-            method: Method::POST,
-            path: "/OS-TRUST/trusts",
-            headers: &[(TOKEN, token)],
-            body: body.to_string().into(),
-        };
-        let answer = self.answer(question).await?;
-        if answer.status != StatusCode::CREATED {
-            tracing::info!(status = %answer.status, "a trust was refused");
-            return Err(refusal(answer.status));
+        let mut tries = 0;
+        loop {
+            let body = json!({"trust": {
+                "trustor_user_id": caller.user,
+                "trustee_user_id": own.user,
+                "project_id": caller.project,
+                "impersonation": true,
+                "roles": roles,
+                "expires_at": format!("{}.{:06}Z", iso_time::format(expires), microsecond()),
+            }});
+            let question = Question {
+                method: Method::POST,
+                path: "/OS-TRUST/trusts",
+                headers: &[(TOKEN, token)],
+                body: body.to_string().into(),
+            };
+            let answer = self.answer(question).await?;
+            tries += 1;
+            match answer.status {
+                StatusCode::CREATED => return made(&answer.body),
+                StatusCode::CONFLICT if tries < TRIES_MAX => {}
+                status => {
+                    tracing::info!(%status, "a trust was refused");
+                    return Err(refusal(status));
+                }
+            }
         }
-        let body: Value = serde_json::from_slice(&answer.body).map_err(|_| TrustError::Refused)?;
-        let id = body.pointer("/trust/id").and_then(Value::as_str);
-        id.and_then(TrustId::new).ok_or(TrustError::Refused)
     }
 
     /// A token with which Posthouse acts for the user who made the trust; with at least a minute left.
@@ -166,6 +174,21 @@ impl Keystone {
             TrustError::Unavailable
         })
     }
+}
+
+/// Any microsecond of a second: to Keystone, trusts of one user that end at the same one are the same, and it refuses the
+/// second.
+fn microsecond() -> u32 {
+    let mut random = [0; 4];
+    // Without randomness all would be alike, and be asked for again.
+    let _ = rand::fill(&mut random);
+    u32::from_le_bytes(random) % 1_000_000
+}
+
+fn made(answer: &[u8]) -> Result<TrustId, TrustError> {
+    let body: Value = serde_json::from_slice(answer).map_err(|_| TrustError::Refused)?;
+    let id = body.pointer("/trust/id").and_then(Value::as_str);
+    id.and_then(TrustId::new).ok_or(TrustError::Refused)
 }
 
 fn refusal(status: StatusCode) -> TrustError {

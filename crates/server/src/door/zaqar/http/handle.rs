@@ -1,5 +1,7 @@
 //! From paths, queries and bodies to operations.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
@@ -35,15 +37,15 @@ impl Service {
         match route.operation {
             Op::Home => Ok(self.documents().home(request.version)),
             Op::Ping => self.ping(),
-            Op::Health => self.health(request).await,
+            Op::Health => rare(self.health(request)).await,
             Op::QueueList => self.queue_list(family, request),
             Op::QueuePut => self.queue_put(family, request, body).await,
             Op::QueueGet => self.queue_get(family, request),
-            Op::QueuePatch => self.queue_patch(family, request, body).await,
+            Op::QueuePatch => rare(self.queue_patch(family, request, body)).await,
             Op::QueueDelete => self.queue_delete(family, request).await,
             Op::QueueStats => self.queue_stats(family, request),
-            Op::QueueShare => self.queue_share(request, body).await,
-            Op::QueuePurge => self.queue_purge(family, request, body).await,
+            Op::QueueShare => rare(self.queue_share(request, body)).await,
+            Op::QueuePurge => rare(self.queue_purge(family, request, body)).await,
             Op::MessagePost => self.message_post(family, request, body).await,
             Op::MessageList => self.message_list(family, request),
             Op::MessagesDelete => self.messages_delete(family, request).await,
@@ -54,24 +56,21 @@ impl Service {
             Op::ClaimUpdate => self.claim_update(request, body).await,
             Op::ClaimDelete => self.claim_delete(request).await,
             Op::PoolList => self.pool_list(request),
-            Op::PoolPut => self.pool_put(request, body).await,
+            Op::PoolPut => rare(self.pool_put(request, body)).await,
             Op::PoolGet => self.pool_get(request),
-            Op::PoolPatch => self.pool_patch(request, body).await,
-            Op::PoolDelete => self.pool_delete(request).await,
+            Op::PoolPatch => rare(self.pool_patch(request, body)).await,
+            Op::PoolDelete => rare(self.pool_delete(request)).await,
             Op::FlavorList => self.flavor_list(request),
-            Op::FlavorPut => self.flavor_put(request, body).await,
+            Op::FlavorPut => rare(self.flavor_put(request, body)).await,
             Op::FlavorGet => self.flavor_get(request),
-            Op::FlavorPatch => self.flavor_patch(request, body).await,
-            Op::FlavorDelete => self.flavor_delete(request).await,
+            Op::FlavorPatch => rare(self.flavor_patch(request, body)).await,
+            Op::FlavorDelete => rare(self.flavor_delete(request)).await,
             Op::SubscriptionList => self.subscription_list(family, request),
-            // Rare, and the largest: it may ask the identity service.
-            Op::SubscriptionCreate => {
-                Box::pin(self.subscription_create(family, request, body)).await
-            }
+            Op::SubscriptionCreate => rare(self.subscription_create(family, request, body)).await,
             Op::SubscriptionGet => self.subscription_get(family, request),
-            Op::SubscriptionUpdate => self.subscription_update(family, request, body).await,
-            Op::SubscriptionDelete => self.subscription_delete(family, request).await,
-            Op::SubscriptionConfirm => self.subscription_confirm(family, request, body).await,
+            Op::SubscriptionUpdate => rare(self.subscription_update(family, request, body)).await,
+            Op::SubscriptionDelete => rare(self.subscription_delete(family, request)).await,
+            Op::SubscriptionConfirm => rare(self.subscription_confirm(family, request, body)).await,
         }
     }
 
@@ -389,6 +388,11 @@ impl Admitted<'_> {
     pub(super) fn path_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.path.as_bytes())
     }
+}
+
+/// Keeps the state of a rare operation out of every connection, which has room for the largest of the others.
+fn rare<F: Future>(operation: F) -> Pin<Box<F>> {
+    Box::pin(operation)
 }
 
 /// Reads a body for which Zaqar has no limit of its own.
