@@ -12,6 +12,7 @@ mod history;
 mod kill;
 mod ledger;
 mod load;
+mod message_id;
 mod plan;
 mod power;
 mod producer;

@@ -2,8 +2,6 @@
 
 mod happened;
 mod session;
-mod uri;
 
 pub(crate) use happened::{Happened, Received};
 pub(crate) use session::Session;
-pub(crate) use uri::{Uri, split_place};

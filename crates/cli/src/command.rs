@@ -22,8 +22,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use posthouse_amqp::Address;
 
-use crate::client::{Session, Uri};
+use crate::client::Session;
 
 /// Exit code when the queue had no message.
 const NOTHING_THERE: u8 = 3;
@@ -102,7 +103,7 @@ struct Broker {
         hide_env_values = true,
         default_value = "amqp://127.0.0.1:5672"
     )]
-    uri: Uri,
+    uri: Address,
 }
 
 impl Broker {

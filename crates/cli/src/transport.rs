@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use posthouse_amqp::Address;
+use posthouse_amqp::address::place;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -31,9 +33,19 @@ pub(crate) struct Peer {
 impl Peer {
     /// Host and port as a message shows them.
     pub(crate) fn place(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
+        place(&self.host, self.port)
+    }
+}
+
+impl From<&Address> for Peer {
+    fn from(address: &Address) -> Self {
+        Self {
+            tls: address.tls,
+            host: address.host.clone(),
+            port: address.port,
+            authorities: address.authorities.clone(),
+            certificate: address.certificate.clone(),
+            key: address.key.clone(),
         }
     }
 }

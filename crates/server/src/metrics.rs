@@ -5,6 +5,7 @@
 
 pub mod exposition;
 pub mod http;
+mod per_queue;
 
 use store::embedded::SyncTimes;
 

@@ -52,6 +52,7 @@ mod table_decode;
 mod timers;
 mod writer;
 
+pub mod address;
 pub mod capabilities;
 pub mod connection;
 pub mod encode;
@@ -66,6 +67,7 @@ pub mod rewrite;
 pub mod sasl;
 pub mod table;
 
+pub use address::{Address, AddressError};
 pub use capabilities::Capabilities;
 pub use connection::Connection;
 pub use encode::{

@@ -11,7 +11,7 @@ use crate::transport::TransportError;
 pub enum ConnectError {
     /// The text is no address. Do not try again.
     #[error(transparent)]
-    Address(#[from] crate::address::AddressError),
+    Address(#[from] posthouse_amqp::AddressError),
     /// There is no socket to the broker. Trying again makes sense.
     #[error(transparent)]
     Transport(#[from] TransportError),

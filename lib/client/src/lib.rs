@@ -35,7 +35,6 @@
 //! # }
 //! ```
 
-mod address;
 mod backoff;
 mod batch;
 mod calls;
@@ -70,7 +69,6 @@ mod trace;
 mod transport;
 mod worker;
 
-pub use address::{Address, AddressError};
 pub use backoff::Backoff;
 pub use batch::{Batch, BatchHandler};
 pub use client::{Client, QueueLength};

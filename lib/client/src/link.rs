@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use posthouse_amqp::Address;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::address::Address;
 use crate::calls::Calls;
 use crate::error::{AskError, ConnectError};
 use crate::intake::{Flow, Intake};

@@ -5,13 +5,12 @@
 //! nothing else. A message needs no allocation and no task of its own here: whoever waits for a confirm leaves a waker in
 //! the message's entry.
 
+mod confirm;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::Waker;
 
 use bytes::Bytes;
 use posthouse_amqp::encode::{content_bytes, encode_body, encode_content_header};
@@ -19,6 +18,7 @@ use posthouse_amqp::method::{BasicPublish, Method};
 use posthouse_amqp::properties::Properties;
 use tokio::sync::Notify;
 
+pub use self::confirm::Confirm;
 use crate::error::PublishError;
 use crate::metrics::Metrics;
 
@@ -161,7 +161,7 @@ impl Outgoing {
         if idle {
             self.work.notify_one();
         }
-        Ok(Some(Confirm { outgoing: Arc::clone(self), sequence, done: false }))
+        Ok(Some(Confirm::new(Arc::clone(self), sequence)))
     }
 
     /// Appends frames of messages that are to be sent, until `out` has `bytes` or more.
@@ -442,72 +442,10 @@ fn message_id(properties: &[u8]) -> Option<&str> {
     Properties::decode(properties).ok()?.message_id
 }
 
-/// What becomes of one message: `Ok` when the broker has it for good.
-///
-/// Dropped, the message goes its way all the same; if it is not accepted then, that is logged as an error.
-#[derive(Debug)]
-#[must_use = "a message that is not accepted says so here"]
-pub struct Confirm {
-    outgoing: Arc<Outgoing>,
-    sequence: u64,
-    done: bool,
-}
-
-impl Confirm {
-    /// Waits at most so long.
-    ///
-    /// # Errors
-    ///
-    /// What kept the broker from taking the message, or [`PublishError::Timeout`]: then the message is withdrawn if it
-    /// has not been sent.
-    pub async fn within(mut self, timeout: Duration) -> Result<(), PublishError> {
-        if let Ok(outcome) = tokio::time::timeout(timeout, &mut self).await {
-            return outcome;
-        }
-        let sent = self.outgoing.withdraw(self.sequence);
-        Err(PublishError::Timeout { within: timeout, sent })
-    }
-}
-
-impl Future for Confirm {
-    type Output = Result<(), PublishError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let sequence = self.sequence;
-        let outcome = {
-            let mut state = self.outgoing.lock();
-            let found = state.find(sequence).ok();
-            match found.and_then(|index| state.entries.get_mut(index)) {
-                Some(entry) if !entry.settled => {
-                    entry.waker = Some(context.waker().clone());
-                    return Poll::Pending;
-                }
-                _ => state.failures.remove(&sequence).map_or(Ok(()), Err),
-            }
-        };
-        self.done = true;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Drop for Confirm {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let mut state = self.outgoing.lock();
-        if let Some(error) = state.failures.remove(&self.sequence) {
-            tracing::error!(%error, "a message was not accepted and nobody waits to hear of it");
-        }
-        let found = state.find(self.sequence).ok();
-        if let Some(entry) = found.and_then(|index| state.entries.get_mut(index)) {
-            (entry.watched, entry.waker) = (false, None);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn outgoing(messages_max: usize) -> Arc<Outgoing> {

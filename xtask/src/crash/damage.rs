@@ -12,9 +12,9 @@ use anyhow::{Context, ensure};
 
 use super::client::{Client, Event, Options};
 use super::cycle::{Cycle, Up};
-use super::history::MessageId;
 use super::kill::kill;
 use super::load::{Parts, lock};
+use super::message_id::MessageId;
 use super::plan::{Route, name};
 
 /// Longest torn tail.

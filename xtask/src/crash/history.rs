@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::client::Delivered;
 use super::ledger::Ledger;
+use super::message_id::MessageId;
 use super::plan::{Kind, QUEUES, QueueIndex, Route, name};
-use super::random::Random;
 
 /// How long an acknowledgement may take to become durable; one lost later than this is a fault of the broker.
 ///
@@ -21,41 +21,6 @@ const EARLY_MAX: Duration = Duration::from_millis(5);
 
 /// Most complaints that are kept; the rest is counted.
 const COMPLAINTS_MAX: usize = 40;
-
-/// Cycle, producer and sequence in one number; 24, 12 and 28 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct MessageId(pub(crate) u64);
-
-impl MessageId {
-    /// The id of a producer's message.
-    pub(crate) fn new(cycle: u64, producer: u64, sequence: u64) -> Self {
-        Self(cycle << 40 | producer << 28 | sequence)
-    }
-
-    /// What stands in the property `message-id`.
-    pub(crate) fn text(self) -> String {
-        format!("rig-{:016x}", self.0)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        u64::from_str_radix(text.strip_prefix("rig-")?, 16).ok().map(Self)
-    }
-
-    fn cycle(self) -> u64 {
-        self.0 >> 40
-    }
-
-    fn producer(self) -> u64 {
-        self.0 >> 28
-    }
-
-    /// The body that belongs to the id: nothing else needs to be remembered to tell a damaged one.
-    pub(crate) fn body(self, len: usize) -> Vec<u8> {
-        let mut body = vec![0; len];
-        Random::new(self.0).fill(&mut body);
-        body
-    }
-}
 
 /// What the broker said about a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

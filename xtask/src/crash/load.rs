@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::client::{Broken, Client, Event};
-use super::history::{History, MessageId, Session};
+use super::history::{History, Session};
+use super::message_id::MessageId;
 use super::plan::{Abilities, Kind, MOVED_TO, QUEUES, QueueIndex, name};
 use super::random::Random;
 use super::wire::id;

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::{Broken, Client, Event, Options};
-use super::history::MessageId;
 use super::load::Stage;
+use super::message_id::MessageId;
 use super::plan::{Abilities, DELAY_MS_MAX, Route};
 use super::random::Random;
 

@@ -4,16 +4,15 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use posthouse_amqp::Connection;
 use posthouse_amqp::encode::{encode_body, encode_content_header};
 use posthouse_amqp::error::ReplyCode;
 use posthouse_amqp::method::{BasicPublish, Method};
 use posthouse_amqp::options::ClientOptions;
 use posthouse_amqp::sasl::Credentials;
 use posthouse_amqp::table::{Table, Value};
+use posthouse_amqp::{Address, Connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Uri;
 use super::happened::{Happened, translate};
 use crate::transport::{self, Stream};
 
@@ -47,11 +46,11 @@ impl Session {
     /// # Errors
     ///
     /// What kept it from that: the network, the login, the virtual host, or time.
-    pub(crate) async fn connect(uri: &Uri) -> anyhow::Result<Self> {
-        let limit = uri.connection_timeout;
-        tokio::time::timeout(limit, Self::open(uri))
+    pub(crate) async fn connect(address: &Address) -> anyhow::Result<Self> {
+        let limit = address.connection_timeout;
+        tokio::time::timeout(limit, Self::open(address))
             .await
-            .with_context(|| format!("{} did not answer within {limit:?}", uri.peer.place()))?
+            .with_context(|| format!("{} did not answer within {limit:?}", address.place()))?
     }
 
     /// Appends a method; [`Session::flush`] or [`Session::next`] sends it.
@@ -180,12 +179,12 @@ impl Session {
         }
     }
 
-    async fn open(uri: &Uri) -> anyhow::Result<Self> {
-        let stream = transport::connect(&uri.peer, "--uri").await?;
+    async fn open(address: &Address) -> anyhow::Result<Self> {
+        let stream = transport::connect(&address.into(), "--uri").await?;
         let mut out = Vec::new();
-        let connection = Connection::client(options(uri), Instant::now(), &mut out);
+        let connection = Connection::client(options(address), Instant::now(), &mut out);
         let mut session = Self { connection, stream, input: Vec::new(), taken: 0, out, written: 0 };
-        let place = uri.peer.place();
+        let place = address.place();
         session
             .expect(&Happened::Opened)
             .await
@@ -251,25 +250,25 @@ fn heard(read: io::Result<usize>) -> anyhow::Result<()> {
     }
 }
 
-fn options(uri: &Uri) -> ClientOptions {
-    let credentials = Credentials { login: &uri.user, password: uri.password.as_bytes() };
+fn options(address: &Address) -> ClientOptions {
+    let credentials = Credentials { login: &address.user, password: address.password.as_bytes() };
     let mut properties: Table = ClientOptions::default().properties;
     for (name, value) in
         [("product", "posthouse"), ("version", env!("CARGO_PKG_VERSION")), ("platform", "Rust")]
     {
         properties.insert(name, Value::LongString(value.as_bytes().to_vec()));
     }
-    let (mechanism, response) = match uri.external {
+    let (mechanism, response) = match address.external {
         true => ("EXTERNAL", Vec::new()),
         false => ("PLAIN", credentials.to_plain()),
     };
     ClientOptions {
         mechanism: mechanism.to_owned(),
         response,
-        virtual_host: uri.virtual_host.clone(),
+        virtual_host: address.virtual_host.clone(),
         properties,
-        heartbeat_secs: uri.heartbeat_secs,
-        handshake_deadline: uri.connection_timeout,
+        heartbeat_secs: address.heartbeat_secs,
+        handshake_deadline: address.connection_timeout,
         ..ClientOptions::default()
     }
 }

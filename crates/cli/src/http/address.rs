@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::client::split_place;
+use posthouse_amqp::address::split_place;
+
 use crate::transport::Peer;
 
 /// Zaqar's port.
@@ -36,7 +37,7 @@ impl FromStr for Address {
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("must have a path without spaces; write %20".to_owned());
         }
-        let (host, port) = split_place(place, port)?;
+        let (host, port) = split_place(place, port).map_err(|error| error.to_string())?;
         let peer = Peer { tls, host, port, authorities: None, certificate: None, key: None };
         // What discovery shows is accepted as well: http://host:8888/v2/.
         let path = path.trim_matches('/');

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
 use super::exposition::{self, Identity, ProcessNumbers};
+use super::per_queue::per_queue;
 use super::{MetricsSource, QUEUES_SHOWN_MAX};
 use crate::alarms::Alarms;
 use crate::listen::{Slot, Slots, accept_each};
@@ -104,7 +105,7 @@ async fn answer<S: MetricsSource>(
         "/metrics/per-object" => {
             scrape(move || {
                 let (queues, total) = observed.source.queues(QUEUES_SHOWN_MAX);
-                exposition::per_queue(queues, total)
+                per_queue(queues, total)
             })
             .await
         }

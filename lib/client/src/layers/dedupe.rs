@@ -2,14 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
-use super::{Answered, Inner, take_ready};
-use crate::consumer::BoxError;
+use super::{Answered, Around, Inner};
 use crate::delivery::Delivery;
 use crate::outcome::Outcome;
 
@@ -70,32 +67,9 @@ impl Handled {
     }
 }
 
-impl<S> Layer<S> for DedupeLayer {
-    type Service = Dedupe<S>;
-
-    fn layer(&self, inner: S) -> Dedupe<S> {
-        Dedupe { inner, layer: self.clone() }
-    }
-}
-
-/// See [`DedupeLayer`].
-#[derive(Debug, Clone)]
-pub struct Dedupe<S> {
-    inner: S,
-    layer: DedupeLayer,
-}
-
-impl<S: Inner> Service<Delivery> for Dedupe<S> {
-    type Response = Outcome;
-    type Error = BoxError;
-    type Future = Answered;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Answered {
-        let (mut inner, layer) = (take_ready(&mut self.inner), self.layer.clone());
+impl Around for DedupeLayer {
+    fn around<S: Inner>(&self, mut inner: S, delivery: Delivery) -> Answered {
+        let layer = self.clone();
         let Some(id) = delivery.message_id().map(str::to_owned) else {
             return Box::pin(inner.call(delivery));
         };

@@ -16,17 +16,18 @@ mod retry;
 mod timeout;
 mod trace;
 
-pub use concurrency::{Concurrency, ConcurrencyLayer};
-pub use dedupe::{Dedupe, DedupeLayer};
-pub use rate::{Rate, RateLayer};
-pub use retry::{Retry, RetryLayer};
-pub use timeout::{Timeout, TimeoutLayer};
-pub use trace::{Trace, TraceLayer};
+pub use concurrency::ConcurrencyLayer;
+pub use dedupe::DedupeLayer;
+pub use rate::RateLayer;
+pub use retry::RetryLayer;
+pub use timeout::TimeoutLayer;
+pub use trace::TraceLayer;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tower::Service;
+use tower::{Layer, Service};
 
 use crate::consumer::BoxError;
 use crate::delivery::Delivery;
@@ -49,8 +50,46 @@ impl<S> Inner for S where
 {
 }
 
-/// Calls a service that `poll_ready` has made ready, and leaves a clone in its place.
-fn take_ready<S: Clone>(service: &mut S) -> S {
-    let clone = service.clone();
-    std::mem::replace(service, clone)
+/// What a layer does about one delivery.
+pub(crate) trait Around: Clone + Send + 'static {
+    /// Handles the delivery with `inner`, which is ready for one.
+    fn around<S: Inner>(&self, inner: S, delivery: Delivery) -> Answered;
 }
+
+/// A service with one of these layers around it.
+#[derive(Debug, Clone)]
+pub struct Layered<L, S> {
+    layer: L,
+    inner: S,
+}
+
+impl<L: Around, S: Inner> Service<Delivery> for Layered<L, S> {
+    type Response = Outcome;
+    type Error = BoxError;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, delivery: Delivery) -> Answered {
+        // The one that is ready does it, and a clone takes its place.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        self.layer.around(ready, delivery)
+    }
+}
+
+macro_rules! layers {
+    ($($layer:ty),*) => {$(
+        impl<S> Layer<S> for $layer {
+            type Service = Layered<Self, S>;
+
+            fn layer(&self, inner: S) -> Self::Service {
+                Layered { layer: self.clone(), inner }
+            }
+        }
+    )*};
+}
+
+layers!(ConcurrencyLayer, DedupeLayer, RateLayer, RetryLayer, TimeoutLayer, TraceLayer);

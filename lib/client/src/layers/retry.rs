@@ -1,12 +1,10 @@
 //! Tries again in the worker's hands, before the queue's own retries begin.
 
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
-use super::{Answered, Inner, take_ready};
-use crate::consumer::BoxError;
+use super::{Answered, Around, Inner};
 use crate::delivery::Delivery;
 use crate::outcome::Outcome;
 
@@ -26,32 +24,9 @@ impl RetryLayer {
     }
 }
 
-impl<S> Layer<S> for RetryLayer {
-    type Service = Retry<S>;
-
-    fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, layer: *self }
-    }
-}
-
-/// See [`RetryLayer`].
-#[derive(Debug, Clone)]
-pub struct Retry<S> {
-    inner: S,
-    layer: RetryLayer,
-}
-
-impl<S: Inner> Service<Delivery> for Retry<S> {
-    type Response = Outcome;
-    type Error = BoxError;
-    type Future = Answered;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Answered {
-        let (mut inner, layer) = (take_ready(&mut self.inner), self.layer);
+impl Around for RetryLayer {
+    fn around<S: Inner>(&self, mut inner: S, delivery: Delivery) -> Answered {
+        let layer = *self;
         Box::pin(async move {
             let mut outcome = inner.call(delivery.clone()).await;
             for _ in 0..layer.times {

@@ -1,11 +1,8 @@
 //! A span per message, as part of the trace that its headers name (W3C trace context).
 
-use std::task::{Context, Poll};
-
-use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::{Answered, Inner, take_ready};
+use super::{Answered, Around, Inner};
 use crate::consumer::BoxError;
 use crate::delivery::Delivery;
 use crate::outcome::Outcome;
@@ -24,30 +21,8 @@ impl TraceLayer {
     }
 }
 
-impl<S> Layer<S> for TraceLayer {
-    type Service = Trace<S>;
-
-    fn layer(&self, inner: S) -> Trace<S> {
-        Trace { inner }
-    }
-}
-
-/// See [`TraceLayer`].
-#[derive(Debug, Clone)]
-pub struct Trace<S> {
-    inner: S,
-}
-
-impl<S: Inner> Service<Delivery> for Trace<S> {
-    type Response = Outcome;
-    type Error = BoxError;
-    type Future = Answered;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, delivery: Delivery) -> Answered {
+impl Around for TraceLayer {
+    fn around<S: Inner>(&self, mut inner: S, delivery: Delivery) -> Answered {
         let parent: Option<TraceContext> =
             delivery.header("traceparent").and_then(|text| text.parse().ok());
         let mut context = parent.as_ref().map_or_else(TraceContext::begin, TraceContext::child);
@@ -62,7 +37,6 @@ impl<S: Inner> Service<Delivery> for Trace<S> {
             parent_span_id = parent.map(|parent| format!("{:016x}", parent.span_id)),
             outcome = tracing::field::Empty,
         );
-        let mut inner = take_ready(&mut self.inner);
         let recorded = span.clone();
         let handled = async move {
             let outcome = inner.call(delivery).await;

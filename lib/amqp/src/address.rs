@@ -12,23 +12,30 @@ use std::time::Duration;
 /// `auth_mechanism=external`; others are ignored, because an address is often shared with other clients.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    pub(crate) tls: bool,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) user: String,
-    pub(crate) password: String,
-    pub(crate) virtual_host: String,
+    /// Whether to use TLS.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP's.
+    pub port: u16,
+    /// For the login.
+    pub user: String,
+    /// For the login; never in the debug form.
+    pub password: String,
+    /// To be opened after the login.
+    pub virtual_host: String,
     /// Seconds; 0 leaves it to the server.
-    pub(crate) heartbeat_secs: u16,
+    pub heartbeat_secs: u16,
     /// For connecting and logging in.
-    pub(crate) connection_timeout: Duration,
+    pub connection_timeout: Duration,
     /// Whether to log in with the certificate (SASL EXTERNAL) instead of a password.
-    pub(crate) external: bool,
+    pub external: bool,
     /// PEM file of the authorities to trust instead of the system's.
-    pub(crate) authorities: Option<PathBuf>,
-    /// PEM files of our certificate and of its key.
-    pub(crate) certificate: Option<PathBuf>,
-    pub(crate) key: Option<PathBuf>,
+    pub authorities: Option<PathBuf>,
+    /// PEM file of our certificate.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
 }
 
 /// Shows no password.
@@ -38,19 +45,16 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Why a text is no address of a broker.
+/// Why a text is no address: what it has or must have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the address of the broker {0}")]
+#[error("the address {0}")]
 pub struct AddressError(String);
 
 impl Address {
     /// Host and port, as a message shows them.
     #[must_use]
     pub fn place(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        }
+        place(&self.host, self.port)
     }
 
     fn set(&mut self, pair: &str) -> Result<(), AddressError> {
@@ -123,8 +127,21 @@ impl FromStr for Address {
     }
 }
 
-/// Host, without brackets, and port of `host:port`; `port` where none is given.
-fn split_place(place: &str, port: u16) -> Result<(String, u16), AddressError> {
+/// `host:port`, with brackets around an address that has colons.
+#[must_use]
+pub fn place(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Host, without brackets, and port of `host:port`; 127.0.0.1 and `port` where none is given.
+///
+/// # Errors
+///
+/// A port that is none, an open bracket, or `%` without two hexadecimal digits.
+pub fn split_place(place: &str, port: u16) -> Result<(String, u16), AddressError> {
     let (host, given) = match place.strip_prefix('[') {
         Some(rest) => {
             let unclosed = || AddressError("has an address in brackets without ]".to_owned());
@@ -183,16 +200,25 @@ mod tests {
 
     #[test]
     fn every_part_is_taken_apart_and_decoded() {
-        let address = address("amqps://a%40b:p%3Aw:x@[::1]:7/%2fshop?heartbeat=30&unknown=1");
+        let address = address(
+            "amqps://a%40b:p%3Aw:x@[::1]:7/%2fshop?heartbeat=30&cacertfile=/etc/ca.pem&unknown=1",
+        );
 
         assert_eq!((address.user.as_str(), address.password.as_str()), ("a@b", "p:w:x"));
         assert_eq!((address.place(), address.virtual_host.as_str()), ("[::1]:7".into(), "/shop"));
-        assert_eq!(address.heartbeat_secs, 30);
+        assert_eq!((address.heartbeat_secs, address.authorities), (30, Some("/etc/ca.pem".into())));
     }
 
     #[test]
     fn nonsense_is_refused_and_a_password_is_never_shown() {
-        for text in ["broker", "http://b", "amqp://h:99999", "amqp://%zz", "amqp://[::1"] {
+        for text in [
+            "broker",
+            "http://b",
+            "amqp://h:99999",
+            "amqp://%zz",
+            "amqp://[::1",
+            "amqp://h?heartbeat=x",
+        ] {
             assert!(Address::from_str(text).is_err(), "{text}");
         }
         assert!(!format!("{:?}", address("amqp://u:canary@h")).contains("canary"));
