@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`program`] | starts, kills and restarts `posthouse serve` |
+//! | [`database`] | real database servers |
 //! | [`disk`] | a disk that can be filled |
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
 //! | [`http`] | an HTTP client for the queue service |
@@ -26,6 +27,7 @@
 pub mod broker;
 pub mod channel;
 pub mod connection;
+pub mod database;
 pub mod disk;
 pub mod frame;
 pub mod http;

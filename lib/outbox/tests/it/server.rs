@@ -1,9 +1,6 @@
-//! Starts real database servers for the tests, each once, in a folder of its own, without a port; they end with the tests.
+//! Real databases for the tests: an empty one for each test, on servers that start once.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use posthouse_outbox::{Dialect, Outbox};
@@ -51,7 +48,7 @@ impl Server for Postgres {
     const WRITES_AT_ONCE: bool = true;
 
     async fn empty() -> Pool<Self> {
-        let folder = postgres();
+        let folder = it::database::postgres();
         let name = format!("t{}", Uuid::new_v4().simple());
         let server = PgConnectOptions::new().socket(folder).username("postgres");
         let mut connection = connect::<Self>(&server.clone().database("postgres")).await;
@@ -96,7 +93,7 @@ impl Server for MySql {
 
     async fn empty() -> Pool<Self> {
         let name = format!("t{}", Uuid::new_v4().simple());
-        let server = MySqlConnectOptions::new().socket(mariadb().join("socket")).username("root");
+        let server = MySqlConnectOptions::new().socket(it::database::mariadb()).username("root");
         let mut connection = connect::<Self>(&server).await;
         connection.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.unwrap();
         let pool = MySqlPoolOptions::new().max_connections(16);
@@ -127,87 +124,6 @@ async fn connect<D: Dialect>(
             Err(_) => {}
         }
     }
-}
-
-/// The folder of PostgreSQL's socket.
-fn postgres() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = folder("postgres");
-        let bin = postgres_programs();
-        let data = folder.join("data");
-        let mut init = as_user("postgres", &bin.join("initdb"));
-        init.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8"]);
-        let made = init.arg("-D").arg(&data).stdout(Stdio::null()).status().expect("initdb");
-        assert!(made.success(), "initdb failed");
-        let mut server = as_user("postgres", &bin.join("postgres"));
-        server.arg("-D").arg(&data).arg("-k").arg(&folder);
-        for setting in ["listen_addresses=", "fsync=off", "max_connections=200"] {
-            server.args(["-c", setting]);
-        }
-        keep_running(server, &folder);
-        folder
-    })
-}
-
-/// The folder of MariaDB's socket.
-fn mariadb() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = folder("mysql");
-        let data = folder.join("data");
-        let mut init = as_user("mysql", Path::new("mariadb-install-db"));
-        init.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        init.arg(format!("--datadir={}", data.display()));
-        let output = init.output().expect("mariadb-install-db");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut server = as_user("mysql", Path::new("/usr/sbin/mariadbd"));
-        server.args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=0"]);
-        server.args(["--innodb-buffer-pool-size=64M", "--max-connections=200"]);
-        server.arg(format!("--datadir={}", data.display()));
-        server.arg(format!("--socket={}", folder.join("socket").display()));
-        keep_running(server, &folder);
-        folder
-    })
-}
-
-/// Debian keeps the programs of each version in a folder of its own.
-fn postgres_programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql")
-        .expect("PostgreSQL; `cargo xtask check` installs it");
-    let newest =
-        versions.flatten().map(|entry| entry.path()).max().expect("a version of PostgreSQL");
-    newest.join("bin")
-}
-
-/// A folder that the user of a server may write to. It stays for the post-mortem; the system cleans its temporary files.
-fn folder(user: &str) -> PathBuf {
-    let folder = tempfile::Builder::new().prefix("outbox-").tempdir().expect("a folder").keep();
-    if rustix::process::geteuid().is_root() {
-        let owned = Command::new("chown").arg(user).arg(&folder).status().expect("chown");
-        assert!(owned.success(), "chown {user}");
-    }
-    folder
-}
-
-/// A command as another user, because these servers refuse to run as root; it ends with the thread that starts it.
-fn as_user(user: &str, program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        command.args(["--reuid", user, "--regid", user, "--init-groups"]);
-    }
-    command.args(["--pdeathsig", "KILL"]).arg(program);
-    command
-}
-
-/// Starts a server whose parent is a thread that lives as long as the tests.
-fn keep_running(mut server: Command, folder: &Path) {
-    let log = std::fs::File::create(folder.join("log")).expect("a log file");
-    server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    std::thread::spawn(move || {
-        let mut process = server.spawn().expect("a database server");
-        drop(process.wait());
-    });
 }
 
 /// Waits until something holds.
