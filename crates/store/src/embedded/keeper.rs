@@ -20,6 +20,9 @@ const RETRY_FULL: Duration = Duration::from_millis(200);
 /// Segments that are filled in less are not written with zeros beforehand.
 const HURRY: Duration = Duration::from_secs(3);
 
+/// Zeros that are brought to disk at once.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
 /// Name of a segment that is being made.
 const PREPARING: &str = "next.tmp";
 
@@ -190,7 +193,7 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
     let made = file.allocate(u64::from(capacity)).and_then(|()| {
         if !hurry {
             // A log that is filled fast is written in large groups, which gain nothing from it.
-            write_zeros(file.as_ref(), 0, u64::from(capacity))?;
+            write_zeros_gently(file.as_ref(), u64::from(capacity), shared.options.background)?;
         }
         file.sync_data()
     });
@@ -199,6 +202,23 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
         return Err(error);
     }
     Ok(file)
+}
+
+/// Fills a file piece by piece, each brought to disk on its own, with as much rest as work: all at once they would keep the
+/// disk from the log's syncs for as long as they take, tens of milliseconds for 64 MiB.
+fn write_zeros_gently(file: &dyn VfsFile, capacity: u64, rest: bool) -> io::Result<()> {
+    let mut from = 0;
+    while from < capacity {
+        let start = Instant::now();
+        let to = capacity.min(from + PIECE_BYTES);
+        write_zeros(file, from, to)?;
+        file.sync_data()?;
+        from = to;
+        if rest {
+            std::thread::sleep(start.elapsed());
+        }
+    }
+    Ok(())
 }
 
 /// Gives a file the name of a segment to come, durably, and puts it in reserve.

@@ -62,6 +62,9 @@ pub(crate) struct Sealed {
     pub(crate) sidecar: SidecarBuilder,
 }
 
+/// A group of more bytes does not wait for others: writing it takes longer than the sync.
+pub(crate) const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
 /// Everything behind the log's lock.
 #[derive(Debug)]
 pub(crate) struct LogState {
@@ -74,8 +77,10 @@ pub(crate) struct LogState {
     pub(crate) offset: u32,
     pub(crate) sidecar: SidecarBuilder,
     pub(crate) ticket: u64,
-    /// Something in `active` waits for a sync.
-    pub(crate) wants_sync: bool,
+    /// Commits in `active` that wait for a sync.
+    pub(crate) unsynced: u32,
+    /// The writer waits for `unsynced` to become this; 0 if it does not.
+    pub(crate) gathering: u32,
     /// Queues to hint at when `active` is durable.
     pub(crate) hints: Vec<QueueId>,
     /// Everything before is durable.
@@ -373,9 +378,14 @@ impl LogCommit<'_> {
             let record = state.active.bytes.get_mut(start..).unwrap_or_default();
             record::seal(record, seed, offset, &head);
         }
-        state.wants_sync |= self.durable;
-        let wake = std::mem::take(&mut state.writer_sleeps);
+        state.unsynced += u32::from(self.durable);
         let waiting = state.active.bytes.len();
+        let gathered = state.gathering > 0
+            && (state.unsynced >= state.gathering || waiting > GATHERED_BYTES_MAX);
+        if gathered {
+            state.gathering = 0;
+        }
+        let wake = std::mem::take(&mut state.writer_sleeps) || gathered;
         let ticket = if self.durable { self.ticket } else { Ticket::NONE };
         let log = self.log;
         drop(self);

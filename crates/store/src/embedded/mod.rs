@@ -31,6 +31,7 @@ mod entry;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod gather;
 mod inspect;
 mod keeper;
 mod lease;

@@ -465,10 +465,7 @@ pub(crate) fn continue_log(
     }
     let offset = DATA_START + u32_of(image.len());
     let end = Position { segment: id, offset };
-    let segments = Segments::default();
-    for segment in reading.replay.segments.values() {
-        segments.insert(Arc::clone(segment));
-    }
+    let segments = segments(&reading.replay);
     let state = LogState {
         active: Default::default(),
         flushing: None,
@@ -477,7 +474,8 @@ pub(crate) fn continue_log(
         offset,
         sidecar,
         ticket: reading.replay.ticket,
-        wants_sync: false,
+        unsynced: 0,
+        gathering: 0,
         hints: Vec::new(),
         synced: end,
         marked: Position::NONE,
@@ -493,6 +491,14 @@ pub(crate) fn continue_log(
         waiters: Vec::new(),
     };
     Ok((Log::new(state, segments), reading.replay, reading.summary))
+}
+
+fn segments(replay: &Replay) -> Segments {
+    let segments = Segments::default();
+    for segment in replay.segments.values() {
+        segments.insert(Arc::clone(segment));
+    }
+    segments
 }
 
 /// Writes records behind the place of the header, and zeros up to the capacity.

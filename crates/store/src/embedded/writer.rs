@@ -1,16 +1,18 @@
 //! Group commit: takes the whole buffer, writes it, syncs once, moves the watermark; what is committed meanwhile is the
-//! next group. Sleeps while there is nothing to write, without a timer but for the mark that follows the last group.
+//! next group, which waits a moment for more where that pays ([`Gather`]). Sleeps while there is nothing to write, without
+//! a timer but for the mark that follows the last group.
 //!
 //! Watch out for errors here: a failed write for lack of space is tried again, because nothing was concluded from it; any
 //! other failure, and every failed sync, ends the log for good (a second sync would succeed without the data).
 
 use std::io;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::{QueueId, Ticket};
 
-use super::log::{Buffer, LogState};
+use super::gather::Gather;
+use super::log::{Buffer, GATHERED_BYTES_MAX, LogState};
 use super::segment::{Position, Segment, log_name};
 use super::shared::Shared;
 use super::vfs::{VfsFile, write_all_at};
@@ -31,6 +33,7 @@ pub(crate) struct Writer {
     group: Option<Group>,
     /// Written to, not yet synced.
     unsynced: Option<Arc<Segment>>,
+    gather: Gather,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,8 @@ struct Group {
     buffer: Arc<Buffer>,
     end: Position,
     ticket: Ticket,
-    wants_sync: bool,
+    /// Commits that wait for the sync; there is none if nobody does.
+    unsynced: u32,
     hints: Vec<QueueId>,
 }
 
@@ -75,6 +79,7 @@ impl Writer {
     /// Writes groups until told to stop, then what is left.
     pub(crate) fn run(mut self, shared: &Shared) {
         loop {
+            self.gather(shared);
             match self.next_group(shared, Mark::Later) {
                 Progress::Wrote => {}
                 Progress::Failed => return,
@@ -97,6 +102,27 @@ impl Writer {
         }
     }
 
+    /// Waits for commits that are about to come, if that is worth it.
+    fn gather(&mut self, shared: &Shared) {
+        let mut state = shared.log.state();
+        if self.group.is_some() || state.active.bytes.len() > GATHERED_BYTES_MAX {
+            return;
+        }
+        let Some(wait) = self.gather.wait(state.unsynced) else { return };
+        let end = Instant::now() + wait.at_most;
+        state.gathering = wait.commits;
+        while state.gathering > 0 && !state.stop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let woken = shared.log.work.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let complete = std::mem::take(&mut state.gathering) == 0;
+        self.gather.waited(complete);
+    }
+
     /// Takes a group, or the mark behind the last one, and brings it to disk.
     pub(crate) fn cycle(&mut self, shared: &Shared) -> Progress {
         self.next_group(shared, Mark::Now)
@@ -110,9 +136,10 @@ impl Writer {
         if shared.watch.failed() {
             return Progress::Failed;
         }
+        let start = Instant::now();
         match self.write(shared, &group) {
             Ok(()) => {
-                self.conclude(shared, group);
+                self.conclude(shared, group, start.elapsed());
                 Progress::Wrote
             }
             Err(Failure::Write(error)) if error.kind() == io::ErrorKind::StorageFull => {
@@ -142,7 +169,7 @@ impl Writer {
             shared.numbers.wrote(bytes.len());
             self.unsynced = Some(Arc::clone(&extent.segment));
         }
-        if group.wants_sync
+        if group.unsynced > 0
             && let Some(segment) = self.unsynced.take()
         {
             sync(shared, &segment)?;
@@ -150,8 +177,9 @@ impl Writer {
         Ok(())
     }
 
-    fn conclude(&mut self, shared: &Shared, group: Group) {
-        let Group { buffer, end, ticket, wants_sync, hints } = group;
+    fn conclude(&mut self, shared: &Shared, group: Group, time: Duration) {
+        let Group { buffer, end, ticket, unsynced, hints } = group;
+        let wants_sync = unsynced > 0;
         let mut state = shared.log.state();
         state.flushing = None;
         if let Some(mut buffer) = Arc::into_inner(buffer)
@@ -163,6 +191,7 @@ impl Writer {
         }
         if wants_sync {
             state.synced = end;
+            self.gather.synced(unsynced, time, state.unsynced);
         }
         let waiters = std::mem::take(&mut state.waiters);
         let rolled = !state.sealed.is_empty();
@@ -221,7 +250,7 @@ fn take_group(state: &mut LogState, mark: Mark) -> Option<Group> {
         buffer,
         end: state.end(),
         ticket: Ticket(state.ticket),
-        wants_sync: std::mem::take(&mut state.wants_sync),
+        unsynced: std::mem::take(&mut state.unsynced),
         hints: std::mem::take(&mut state.hints),
     })
 }
