@@ -107,7 +107,8 @@ impl Operations {
             flavor: pool.flavor.as_ref().and_then(Option::as_deref),
             options: pool.options.as_deref().unwrap_or("{}").as_bytes(),
         };
-        match self.broker.put_pool(name, &put) {
+        // A log of its own may have to be read first: the thread's other work goes to others meanwhile.
+        match tokio::task::block_in_place(|| self.broker.put_pool(name, &put)) {
             Ok(ticket) => Ok(Done { answer: (), ticket }),
             Err(BrokerError::Inequivalent(_)) => {
                 Err(Problem::conflict("The database URI is in use by another pool."))
