@@ -43,6 +43,9 @@ on conflict (source, topic, dedupe_id) where dedupe_id is not null do nothing";
 /// do: `chains` then takes the key's rows from the first on, as far as nothing is in the way. `locked` looks again at
 /// what was planned, because others may have been there since.
 ///
+/// What was not delayed stands in its key's line even if its time has not come: then the clock was set back, and what was
+/// sent since must not go before it. (Defaults of two columns are some microseconds apart.)
+///
 /// No state is below 0, so `= 0`, `<= 0` and `< 1` mean the same, but not to the planner: the index of due rows serves only
 /// `= 0`, that of keys only `< 1`. Statistics of a table that was just empty make it look the cheapest for everything, and
 /// then each row that is locked or settled would cost a look at all that are due.
@@ -62,7 +65,8 @@ with due as materialized (
             select id, seq, next_attempt <= statement_timestamp()
                 and (lease_until is null or lease_until <= statement_timestamp()) as free
             from posthouse_outbox row
-            where row.key = keys.key and row.state < 1 and row.not_before <= statement_timestamp()
+            where row.key = keys.key and row.state < 1
+                and (row.not_before <= row.created_at + interval '1 millisecond' or row.not_before <= statement_timestamp())
             order by row.seq limit (select greatest(1, 2 * $1 / count(*)) from keys)
         ) line_up
         window line as (order by seq)

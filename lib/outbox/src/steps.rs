@@ -392,7 +392,8 @@ macro_rules! implement_in_steps {
                 concat!(
                     "select * from (select id, `key`, seq, case when next_attempt <= ", $now, " and lease_until <= ",
                     $now, " then 1 else 0 end as free from posthouse_outbox where state = 0 and `key` = ? ",
-                    "and not_before <= ", $now, " order by seq limit {}) line_up"
+                    // What was not delayed stands in line even if its time has not come: then the clock was set back.
+                    "and (not_before <= created_at + 1000 or not_before <= ", $now, ") order by seq limit {}) line_up"
                 ),
                 longest
             );

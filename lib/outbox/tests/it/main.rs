@@ -9,6 +9,7 @@
 )]
 
 mod amqp;
+mod clocks;
 mod ordering;
 mod receiving;
 mod recorder;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use posthouse_outbox::{Message, Outbox, Sent, State};
+use posthouse_outbox::{Message, Outbox, SendError, Sent, State, Which};
 use sqlx::Postgres;
 use sqlx::postgres::PgPoolOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,12 +13,13 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::on_every_database;
 use crate::recorder::{Recorder, Running, quick};
-use crate::server::Server;
+use crate::server::{Server, eventually};
 
 on_every_database!(
     a_transaction_that_commits_late_loses_no_message,
     a_transaction_that_commits_late_loses_no_message_of_a_key,
     the_relay_does_not_wait_for_transactions_that_are_open,
+    a_message_has_one_id_in_every_attempt_and_after_it_was_given_up,
 );
 
 fn message(topic: &str) -> Message {
@@ -97,6 +98,25 @@ async fn the_relay_does_not_wait_for_transactions_that_are_open<S: Server>() {
     relay.stop().await;
 
     assert_eq!(recorder.topics()[2], "locked");
+}
+
+/// Who receives knows duplicates by the id of the message, so no attempt may have one of its own.
+async fn a_message_has_one_id_in_every_attempt_and_after_it_was_given_up<S: Server>() {
+    let (outbox, _) = S::outbox().await;
+    let recorder = Recorder::with(|_| Err(SendError::Retry("not now".to_owned())));
+    let order = message("orders.placed");
+    let mut transaction = outbox.begin().await.unwrap();
+    transaction.send(&order).await.unwrap();
+    transaction.commit().await.unwrap();
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    recorder.until(|recorder| recorder.tried().len() == 3).await;
+    eventually(async || outbox.count().await.unwrap().dead == 1).await;
+
+    assert_eq!(outbox.retry_dead_letters(&Which::Id(order.id)).await.unwrap(), 1);
+    recorder.until(|recorder| recorder.tried().len() == 6).await;
+    relay.stop().await;
+
+    assert!(recorder.tried().iter().all(|letter| letter.id == order.id));
 }
 
 /// What is lost when the connection breaks at a commit.
