@@ -204,3 +204,32 @@ fn over_http_posts_are_refused_with_503_and_the_rest_goes_on() {
         assert!(std::time::Instant::now() < until, "posts are still refused");
     }
 }
+
+#[test]
+fn at_the_inbox_messages_are_refused_with_503_and_are_taken_when_there_is_space() {
+    if it::broker::foreign().is_some() {
+        return;
+    }
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let inbox = ["inbox.listen=127.0.0.1:0", "inbox.routes=*/* = queue q"];
+    let program = Program::start_on(&disk, &[&SETTINGS[..], &inbox].concat());
+    connect(&program).channel().declare_durable("q", &[]).unwrap();
+    let mut http = Http::connect(program.inbox.unwrap())
+        .with("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
+        .with("Content-Type", "application/json");
+    let message = json!({
+        "uuid": "0190d2c8-5d5e-7c6a-9b1f-000000000001", "message_source": "shop", "message_type": "t",
+        "origin_create_time": "2026-11-21T12:00:00Z", "payload": 1
+    });
+    let mut post = || http.post("/inbox/", &message.to_string()).status;
+    let _starving = starve(&program, &disk);
+
+    assert_eq!(post(), 503);
+
+    disk.make_room();
+    let until = std::time::Instant::now() + PATIENCE;
+    while post() != 201 {
+        assert!(std::time::Instant::now() < until, "the message is still refused");
+    }
+    assert_eq!(connect(&program).channel().inspect("q").unwrap().messages, 1);
+}

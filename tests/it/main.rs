@@ -25,6 +25,7 @@ mod full_disk;
 mod handshake;
 mod http_requests;
 mod idempotent_publishing;
+mod inbox;
 mod messages_over_http;
 mod openapi;
 mod permissions;

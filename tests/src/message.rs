@@ -24,6 +24,8 @@ pub struct Properties {
     pub message_id: Option<String>,
     /// Flag 6.
     pub timestamp: Option<u64>,
+    /// Flag 5; `type` in the specification.
+    pub kind: Option<String>,
     /// Flag 4.
     pub user_id: Option<String>,
     /// Flag 3.
@@ -84,6 +86,7 @@ impl Properties {
             (9, &self.reply_to),
             (8, &self.expiration),
             (7, &self.message_id),
+            (5, &self.kind),
             (4, &self.user_id),
             (3, &self.app_id),
         ];
@@ -112,9 +115,7 @@ impl Properties {
         properties.expiration = has(8).then(|| reader.text());
         properties.message_id = has(7).then(|| reader.text());
         properties.timestamp = has(6).then(|| reader.longlong());
-        if has(5) {
-            reader.text();
-        }
+        properties.kind = has(5).then(|| reader.text());
         properties.user_id = has(4).then(|| reader.text());
         properties.app_id = has(3).then(|| reader.text());
         properties

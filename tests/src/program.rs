@@ -29,6 +29,8 @@ pub struct Program {
     pub queues: Option<SocketAddr>,
     /// Where it serves WebSockets beside, if it was told to.
     pub websocket: Option<SocketAddr>,
+    /// Where its inbox is, if it has one; a restart keeps the port.
+    pub inbox: Option<SocketAddr>,
 }
 
 impl Program {
@@ -80,6 +82,7 @@ impl Program {
             metrics: None,
             queues: None,
             websocket: None,
+            inbox: None,
         };
         program.wait_until_ready();
         program
@@ -93,8 +96,10 @@ impl Program {
 
     /// Starts it again after [`Self::kill`] or [`Self::stop`].
     pub fn start_again(&mut self) {
+        let mut settings = self.settings.clone();
+        settings.extend(self.inbox.map(|inbox| format!("inbox.listen={inbox}")));
         (self.process, self.lines) =
-            spawn(self.directory.path(), &self.address.to_string(), &self.settings);
+            spawn(self.directory.path(), &self.address.to_string(), &settings);
         self.wait_until_ready();
     }
 
@@ -194,6 +199,9 @@ impl Program {
             if let Some(address) = line.strip_prefix("listening websocket ") {
                 self.websocket =
                     Some(address.parse().expect("an address after `listening websocket`"));
+            }
+            if let Some(address) = line.strip_prefix("listening inbox ") {
+                self.inbox = Some(address.parse().expect("an address after `listening inbox`"));
             }
             if line == "ready" {
                 return;

@@ -9,6 +9,7 @@ pub mod grant;
 pub mod jwt;
 pub mod key_set;
 pub mod keystone;
+pub mod login;
 pub mod password;
 pub mod secret_file;
 pub mod token_cache;
@@ -23,6 +24,7 @@ use crate::config::PlainWithoutTls;
 
 pub use backoff::BackOff;
 pub use caller::{AmbiguousCredentials, Caller, Credentials, TOKEN_BYTES_MAX};
+pub use login::Logins;
 pub use password::{PasswordError, PasswordHash};
 pub use verifier::{Verdict, Verifier};
 

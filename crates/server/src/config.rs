@@ -6,6 +6,7 @@
 mod checks;
 mod delivery;
 mod error;
+mod inbox;
 mod queue_access;
 mod queues;
 mod reader;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use delivery::{Delivery, Smtp};
 pub use error::{ConfigError, Origin, Problem};
+pub use inbox::Inbox;
 pub use queue_access::{
     AuthMode, KeystoneAccess, PolicyChoice, QueueAccess, SignedUrls, TokenAccess,
 };
@@ -38,6 +40,8 @@ pub struct Config {
     pub amqp: Amqp,
     /// The queue service.
     pub queues: Queues,
+    /// The inbox.
+    pub inbox: Inbox,
     /// Who may come in.
     pub auth: Auth,
     /// Who may use the queue service.

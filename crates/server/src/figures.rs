@@ -8,8 +8,10 @@ use delivery::Counters;
 use store::{Embedded, QueueStats};
 
 use crate::door::amqp::listener::Door;
+use crate::door::inbox::listener::Door as InboxDoor;
 use crate::metrics::{
-    DeliveryNumbers, MetricsSource, QueueSample, Snapshot, Standing, StoreNumbers, Totals,
+    DeliveryNumbers, InboxNumbers, MetricsSource, QueueSample, Snapshot, Standing, StoreNumbers,
+    Totals,
 };
 
 /// Reads the broker when somebody scrapes.
@@ -19,6 +21,7 @@ pub struct Figures {
     store: Arc<Embedded>,
     door: Door,
     delivery: Arc<Counters>,
+    inbox: Option<InboxDoor>,
     ready: AtomicBool,
 }
 
@@ -26,13 +29,21 @@ impl Figures {
     /// Figures of a broker, its store and its AMQP door; not ready yet.
     #[must_use]
     pub fn new(broker: Arc<Broker>, store: Arc<Embedded>, door: Door) -> Self {
-        Self { broker, store, door, delivery: Arc::default(), ready: AtomicBool::new(false) }
+        let (delivery, ready) = (Arc::default(), AtomicBool::new(false));
+        Self { broker, store, door, delivery, inbox: None, ready }
     }
 
     /// The same with what a runner of deliveries counts.
     #[must_use]
     pub fn with_delivery(mut self, counters: Arc<Counters>) -> Self {
         self.delivery = counters;
+        self
+    }
+
+    /// The same with what an inbox counts, if there is one.
+    #[must_use]
+    pub fn with_inbox(mut self, inbox: Option<InboxDoor>) -> Self {
+        self.inbox = inbox;
         self
     }
 
@@ -141,6 +152,19 @@ impl Figures {
         }
     }
 
+    fn inbox_numbers(&self) -> InboxNumbers {
+        let Some(inbox) = &self.inbox else { return InboxNumbers::default() };
+        let counters = inbox.counters();
+        InboxNumbers {
+            accepted: counters.accepted.value(),
+            duplicates: counters.duplicates.value(),
+            refused: counters.refused.value(),
+            unroutable: counters.unroutable.value(),
+            unavailable: counters.unavailable.value(),
+            connections: inbox.connections() as u64,
+        }
+    }
+
     fn sample(&self, queue: &Queue) -> QueueSample {
         let stats = self.stats(queue);
         QueueSample {
@@ -163,6 +187,7 @@ impl MetricsSource for Arc<Figures> {
             since_start: self.totals(),
             store: self.store_numbers(),
             delivery: self.delivery_numbers(),
+            inbox: self.inbox_numbers(),
         }
     }
 

@@ -10,6 +10,7 @@
 //! | [`delivery`] | messages of subscriptions leave |
 //! | [`door`] | the doors |
 //! | [`figures`] | the broker's numbers for the metrics |
+//! | `http` | what every HTTP listener shares |
 //! | [`iso_time`] | times as Zaqar and Keystone write them |
 //! | [`listen`] | listening sockets |
 //! | [`metrics`] | what is measured, and where Prometheus reads it |
@@ -25,6 +26,7 @@ pub mod definitions;
 pub mod delivery;
 pub mod door;
 pub mod figures;
+mod http;
 pub mod iso_time;
 pub mod listen;
 pub mod metrics;

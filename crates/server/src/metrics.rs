@@ -42,6 +42,20 @@ pub struct Snapshot {
     pub store: StoreNumbers,
     /// What is delivered to subscribers.
     pub delivery: DeliveryNumbers,
+    /// What came to the inbox.
+    pub inbox: InboxNumbers,
+}
+
+/// What came to the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "each is what its name says; see `door::inbox::Counters`")]
+pub struct InboxNumbers {
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub refused: u64,
+    pub unroutable: u64,
+    pub unavailable: u64,
+    pub connections: u64,
 }
 
 /// What is delivered to subscribers.

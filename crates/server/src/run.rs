@@ -16,13 +16,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
-use crate::auth::hash_text;
 use crate::auth::verifier::Verifier;
+use crate::auth::{Logins, hash_text};
 use crate::clock::SystemClock;
 use crate::config::{AuthMode, Config};
 use crate::definitions::{Definitions, apply::apply};
 use crate::delivery;
 use crate::door::amqp::listener::Door;
+use crate::door::inbox::listener::Door as InboxDoor;
 use crate::door::zaqar::gate::Gate;
 use crate::door::zaqar::http::listener::Door as QueuesDoor;
 use crate::door::zaqar::operation::Operations;
@@ -108,12 +109,15 @@ pub async fn run_on(
     let alarms = Arc::new(
         Alarms::new(&config.alarms, &config.data_dir).context("cannot read memory and disk")?,
     );
-    let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), verifier, &config);
+    let logins = Logins::new(Arc::clone(&broker), verifier, config.auth.plain_without_tls);
+    let logins = Arc::new(logins);
+    let door = Door::new(Arc::clone(&broker), Arc::clone(&alarms), Arc::clone(&logins), &config);
+    let inbox = open_inbox(&config, &broker, &alarms, logins)?;
     let defaults = delivery::defaults(&config.delivery, &config.data_dir)?;
     let gate = open_gate(&config)?;
     let runner = delivery::runner(&config.delivery, &broker, defaults.clone(), gate.as_ref())?;
     let figures = Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone());
-    let figures = Arc::new(figures.with_delivery(runner.counters()));
+    let figures = Arc::new(figures.with_delivery(runner.counters()).with_inbox(inbox.clone()));
     let mut serving = JoinSet::new();
     serving.spawn(runner.run());
     serving.spawn(tasks::sweep(Arc::clone(&broker)));
@@ -125,6 +129,7 @@ pub async fn run_on(
     listen_amqp(&config, &door, &mut serving, &mut say)?;
     let queues =
         listen_queues(&config, &broker, gate.map(|gate| (gate, defaults)), &mut serving, &mut say)?;
+    listen_inbox(&config, inbox.as_ref(), &mut serving, &mut say)?;
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
     say("ready".to_owned());
@@ -137,16 +142,27 @@ pub async fn run_on(
     figures.set_ready(false);
     serving.shutdown().await;
     if outcome.is_ok() {
-        tokio::join!(door.stop(FAREWELL), async {
-            if let Some(queues) = &queues {
-                queues.stop(FAREWELL).await;
-            }
-        });
+        farewell(&door, queues.as_ref(), inbox.as_ref()).await;
     }
-    drop((broker, door, queues, figures));
+    drop((broker, door, queues, inbox, figures));
     // The last one closes the log: what is settled is written before the process ends.
     drop(store);
     outcome
+}
+
+/// Lets every door's connections end what they are at.
+async fn farewell(door: &Door, queues: Option<&QueuesDoor>, inbox: Option<&InboxDoor>) {
+    let queues = async {
+        if let Some(queues) = queues {
+            queues.stop(FAREWELL).await;
+        }
+    };
+    let inbox = async {
+        if let Some(inbox) = inbox {
+            inbox.stop(FAREWELL).await;
+        }
+    };
+    tokio::join!(door.stop(FAREWELL), queues, inbox);
 }
 
 /// The broker over the store, and with `queues.pooling` over the pools that are defined in it as well.
@@ -300,7 +316,6 @@ fn listen_amqp(
     Ok(())
 }
 
-/// The queue service, if it is to be anywhere.
 /// Who may use the queue service, if it listens anywhere.
 fn open_gate(config: &Config) -> anyhow::Result<Option<Arc<Gate>>> {
     if config.queues.listen.is_empty() {
@@ -347,6 +362,36 @@ fn listen_queues(
         serving.spawn(async move { match door.serve(&listener).await {} });
     }
     Ok(Some(door))
+}
+
+/// The inbox, if it is to be anywhere.
+fn open_inbox(
+    config: &Config,
+    broker: &Arc<Broker>,
+    alarms: &Arc<Alarms>,
+    logins: Arc<Logins>,
+) -> anyhow::Result<Option<InboxDoor>> {
+    let options = &config.inbox;
+    if options.listen.is_empty() {
+        return Ok(None);
+    }
+    let (broker, alarms) = (Arc::clone(broker), Arc::clone(alarms));
+    let door = InboxDoor::open(broker, alarms, logins, options, &config.auth.default_vhost);
+    Ok(Some(door.context("cannot open the inbox")?))
+}
+
+fn listen_inbox(
+    config: &Config,
+    door: Option<&InboxDoor>,
+    serving: &mut JoinSet<()>,
+    say: &mut impl FnMut(String),
+) -> anyhow::Result<()> {
+    for (address, door) in config.inbox.listen.iter().zip(door.into_iter().cycle()) {
+        let listener = listen("inbox", *address, say)?;
+        let door = door.clone();
+        serving.spawn(async move { match door.serve(&listener).await {} });
+    }
+    Ok(())
 }
 
 fn listen_metrics(

@@ -1,8 +1,6 @@
 //! The receiving end: a message is handled once, in the transaction of its effects.
 
 #[cfg(feature = "axum")]
-mod document;
-#[cfg(feature = "axum")]
 pub mod door;
 
 use sqlx::Connection;

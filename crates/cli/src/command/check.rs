@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
+use server::auth::token_file::TokenFile;
 use server::config::{Config, DEFAULT_FILE, PlainWithoutTls, Settings};
 use server::definitions::{Definitions, Report};
 use server::door::zaqar::gate::Gate;
@@ -44,6 +45,9 @@ impl Check {
             server::tls::Acceptor::load(&config.amqp.tls).context("amqp.tls")?;
         }
         Gate::open(&config.queue_access).context("queues")?;
+        if let Some(tokens) = &config.inbox.tokens {
+            TokenFile::open(tokens).context("inbox.tokens")?;
+        }
         if let Some(file) = &config.definitions_file {
             let report = read_definitions(file, &config.auth.default_vhost)?;
             remarks.extend(report.notes().iter().map(|note| format!("definitions.file: {note}")));
@@ -87,6 +91,13 @@ fn remarks_on(config: &Config) -> Vec<String> {
         remarks.push(format!(
             "amqp.listen: passwords cross the network in clear text to {address}; set auth.plain_without_tls to \
              \"loopback\" and use amqp.tls.listen if that network is not yours alone"
+        ));
+    }
+    let open = config.inbox.listen.iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = open {
+        remarks.push(format!(
+            "inbox.listen: passwords and tokens cross the network in clear text to {address}; put a proxy with TLS \
+             before it if that network is not yours alone"
         ));
     }
     if let Some(address) = config.metrics_listen.iter().find(|address| !address.ip().is_loopback())

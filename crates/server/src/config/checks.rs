@@ -12,7 +12,7 @@ use super::{
     AlarmLevels, Amqp, Auth, ClientVerify, Config, DefaultUser, ExternalLogin, Limits, Log,
     LogFormat, MemoryLevel, PlainWithoutTls, Secret, Store, Tls,
 };
-use super::{delivery, queue_access};
+use super::{delivery, inbox, queue_access};
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
@@ -28,6 +28,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         data_dir: read_data_dir(r),
         amqp: read_amqp(r),
         queues: super::queues::read(r),
+        inbox: inbox::read(r),
         auth: read_auth(r),
         queue_access: queue_access::read(r),
         delivery: delivery::read(r),

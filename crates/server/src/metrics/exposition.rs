@@ -79,6 +79,7 @@ impl Collector for Overall {
         self.encode_messages(e)?;
         self.encode_dead_letters(e)?;
         self.encode_delivery(e)?;
+        self.encode_inbox(e)?;
         self.encode_store(e)
     }
 }
@@ -373,6 +374,21 @@ impl Overall {
                 ("posthouse_delivery_resting", "Endpoints left alone.", delivery.resting),
             ],
         )
+    }
+
+    fn encode_inbox(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let inbox = &self.snapshot.inbox;
+        counters(
+            e,
+            &[
+                ("posthouse_inbox_accepted", "New messages taken.", inbox.accepted),
+                ("posthouse_inbox_duplicates", "Messages taken before.", inbox.duplicates),
+                ("posthouse_inbox_refused", "Requests refused: 4xx.", inbox.refused),
+                ("posthouse_inbox_unroutable", "Nobody takes them: 500.", inbox.unroutable),
+                ("posthouse_inbox_unavailable", "Not taken now: 503.", inbox.unavailable),
+            ],
+        )?;
+        gauges(e, &[("posthouse_inbox_connections", "Connections open.", inbox.connections)])
     }
 
     fn encode_store(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

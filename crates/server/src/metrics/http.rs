@@ -5,27 +5,26 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tracing::debug;
+use hyper::{Method, Request, StatusCode};
+use tokio::net::TcpListener;
 
 use super::exposition::{self, Identity, ProcessNumbers};
 use super::per_queue::per_queue;
 use super::{MetricsSource, QUEUES_SHOWN_MAX};
 use crate::alarms::Alarms;
-use crate::listen::{Slot, Slots, accept_each};
+use crate::http::answer::of_type;
+use crate::http::{Answer, Bounds, Connections};
 
 /// Scrapers and probes are few; more connections than this are a mistake or an attack.
-const CONNECTIONS_MAX: usize = 64;
-/// A request's head must have come within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const BOUNDS: Bounds = Bounds {
+    connections_max: 64,
+    idle_timeout: Duration::from_secs(5),
+    buffer_bytes_max: 16 * 1024,
+    headers_max: 64,
+};
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -52,51 +51,35 @@ impl<S> std::fmt::Debug for Observed<S> {
 #[derive(Debug)]
 pub struct Endpoint<S> {
     observed: Arc<Observed<S>>,
-    slots: Slots,
+    connections: Connections,
 }
 
 impl<S: MetricsSource> Endpoint<S> {
     /// An endpoint that reads from `observed`.
     pub fn new(observed: Observed<S>) -> Self {
-        Self { observed: Arc::new(observed), slots: Slots::new(CONNECTIONS_MAX) }
+        Self { observed: Arc::new(observed), connections: Connections::new("metrics", BOUNDS) }
     }
 
     /// Serves a listener for ever; drop the future to stop accepting. May be called for several listeners.
     pub async fn serve(&self, listener: &TcpListener) -> Infallible {
-        accept_each(listener, &self.slots, |stream, _, slot| {
-            drop(tokio::spawn(serve_connection(stream, slot, Arc::clone(&self.observed))));
-        })
-        .await
+        self.connections
+            .serve(listener, |_, _| {
+                let observed = Arc::clone(&self.observed);
+                service_fn(move |request| {
+                    let observed = Arc::clone(&observed);
+                    async move { Ok::<_, Infallible>(answer(&request, observed).await) }
+                })
+            })
+            .await
     }
-}
-
-async fn serve_connection<S: MetricsSource>(
-    stream: TcpStream,
-    slot: Slot,
-    observed: Arc<Observed<S>>,
-) {
-    let service = service_fn(move |request| {
-        let observed = Arc::clone(&observed);
-        async move { Ok::<_, Infallible>(answer(&request, observed).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "metrics connection ended");
-    }
-    drop(slot);
 }
 
 async fn answer<S: MetricsSource>(
     request: &Request<Incoming>,
     observed: Arc<Observed<S>>,
-) -> Response<Full<Bytes>> {
+) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is answered here\n");
+        return of_type(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is answered here\n");
     }
     match request.uri().path() {
         "/livez" => probe(observed.source.is_alive()),
@@ -109,7 +92,7 @@ async fn answer<S: MetricsSource>(
             })
             .await
         }
-        _ => response(
+        _ => of_type(
             StatusCode::NOT_FOUND,
             PLAIN,
             "there are /metrics, /metrics/per-object, /livez and /readyz\n",
@@ -120,11 +103,11 @@ async fn answer<S: MetricsSource>(
 /// Collects on a thread that may block, as counting descriptors of a full process takes milliseconds.
 async fn scrape(
     collect: impl FnOnce() -> Result<String, std::fmt::Error> + Send + 'static,
-) -> Response<Full<Bytes>> {
+) -> Answer {
     match tokio::task::spawn_blocking(collect).await {
-        Ok(Ok(text)) => response(StatusCode::OK, OPENMETRICS, text),
+        Ok(Ok(text)) => of_type(StatusCode::OK, OPENMETRICS, text),
         Ok(Err(_)) | Err(_) => {
-            response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "metrics could not be collected\n")
+            of_type(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "metrics could not be collected\n")
         }
     }
 }
@@ -146,22 +129,11 @@ fn fds_open() -> u64 {
     fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
 }
 
-fn probe(good: bool) -> Response<Full<Bytes>> {
+fn probe(good: bool) -> Answer {
     match good {
-        true => response(StatusCode::OK, PLAIN, "ok\n"),
-        false => response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not ready\n"),
+        true => of_type(StatusCode::OK, PLAIN, "ok\n"),
+        false => of_type(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "not ready\n"),
     }
-}
-
-fn response(
-    status: StatusCode,
-    content_type: HeaderValue,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
 }
 
 #[cfg(test)]
@@ -169,6 +141,7 @@ mod tests {
     use std::path::Path;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::super::{QueueSample, Snapshot};
     use super::*;

@@ -13,14 +13,13 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use sqlx::Pool;
 
-use super::document::{self, Problem};
 use super::{Claim, claim_once};
 use crate::dialect::Dialect;
 use crate::message::PAYLOAD_BYTES_MAX;
 use crate::signature::{Secret, is_same};
 use crate::transport::Pattern;
 
-pub use super::document::Received;
+pub use posthouse_message_box::Received;
 
 /// Bytes of a document beside its payload.
 const HEAD_BYTES_MAX: usize = 4096;
@@ -170,26 +169,24 @@ async fn receive<D: Dialect>(
         let what = json!({ "detail": "Authentication credentials were not provided." });
         return (StatusCode::UNAUTHORIZED, challenge, axum::Json(what)).into_response();
     }
-    let message = match document::read(&body) {
+    let message = match Received::read(&body) {
         Ok(message) => message,
-        Err(Problem::NotJson(error)) => {
-            let what = json!({ "detail": format!("JSON parse error - {error}") });
-            return (StatusCode::BAD_REQUEST, axum::Json(what)).into_response();
-        }
-        Err(Problem::Fields(errors)) => {
-            return (StatusCode::BAD_REQUEST, axum::Json(errors)).into_response();
-        }
+        Err(problem) => return answer(StatusCode::BAD_REQUEST, problem.to_json()),
     };
-    let answer = document::write(&message);
+    let document = message.to_json();
     let (id, topic) = (message.id, message.topic.clone());
     // A task of its own: a sender that hangs up does not cut a handler off, and a handler that panics is an answer.
     let taken = tokio::spawn(async move { inbox.take(&message).await }).await;
     let failure = match taken {
-        Ok(Ok(())) => return (StatusCode::CREATED, axum::Json(answer)).into_response(),
+        Ok(Ok(())) => return answer(StatusCode::CREATED, document),
         Ok(Err(failure)) => failure.to_string(),
         Err(panic) => panic.to_string(),
     };
     tracing::error!(%id, topic, error = failure, "message not handled; its sender sends it again");
     let what = json!({ "detail": "The message could not be handled; nothing was kept." });
     (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(what)).into_response()
+}
+
+fn answer(status: StatusCode, json: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], json).into_response()
 }

@@ -1,7 +1,5 @@
 //! From the outbox to a real broker, through the library and through the program.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +8,7 @@ use posthouse_outbox::transport::amqp::Amqp;
 use posthouse_outbox::{Message, Settings};
 use sqlx::Postgres;
 
+use crate::process::Process;
 use crate::recorder::{Running, quick};
 use crate::server::{Server, eventually};
 
@@ -149,32 +148,4 @@ fn posthouse(arguments: &[&str]) -> String {
     let output = it::program::command().args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// A program that the test started; it ends with the test.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// Reads up to a line.
-    fn until(&mut self, wanted: &str) {
-        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == wanted), "no line `{wanted}`");
-    }
-
-    fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }

@@ -11,11 +11,13 @@
 mod amqp;
 mod clocks;
 mod ordering;
+mod process;
 mod receiving;
 mod recorder;
 mod relaying;
 mod sending;
 mod server;
+mod server_inbox;
 mod traps;
 
 /// Makes a test per database of functions over a [`server::Server`].

@@ -3,7 +3,7 @@
 //! The one part of a connection that waits: for its peer, and for the check of a password.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,17 +12,11 @@ use posthouse_amqp::sasl::Credentials;
 use posthouse_amqp::{Capabilities, Close, Connection, Event, ReplyCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::auth::verifier::Verdict;
-use crate::auth::{hash_text, stored_hash};
-use crate::config::PlainWithoutTls;
 use crate::door::amqp::listener::Shared;
 use crate::door::amqp::translate::refusal;
 
 /// Bytes read at once: a login fits.
 const READ_BYTES: usize = 4096;
-
-/// A user that exists for trying things out, and only from this machine.
-const GUEST: &str = "guest";
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -166,7 +160,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
                 (user, known)
             }
             Login::Password { user, password } => {
-                let accepted = self.may_send_passwords() && self.is_right(&user, &password).await;
+                let (logins, peer) = (&self.shared.logins, self.peer.address.ip());
+                let accepted = logins.may_send_passwords(peer, self.peer.tls)
+                    && logins.is_right(&user, &password, peer).await;
                 (user, accepted)
             }
         };
@@ -187,60 +183,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             self.linger().await;
         }
         Err(Refused::Login(user))
-    }
-
-    /// Passwords in clear text may be forbidden but on this machine.
-    fn may_send_passwords(&self) -> bool {
-        let allowed = self.peer.tls
-            || match self.shared.plain_without_tls {
-                PlainWithoutTls::Always => true,
-                PlainWithoutTls::Loopback => is_loopback(self.peer.address.ip()),
-                PlainWithoutTls::Never => false,
-            };
-        if !allowed {
-            tracing::warn!(peer = %self.peer.address, "password refused on a connection without TLS");
-        }
-        allowed
-    }
-
-    async fn is_right(&self, user: &str, password: &[u8]) -> bool {
-        if user == GUEST && !is_loopback(self.peer.address.ip()) {
-            tracing::warn!(peer = %self.peer.address, "user guest can only connect from this machine");
-            return false;
-        }
-        let known = self.shared.broker.users.get(user);
-        let hash =
-            known.as_ref().and_then(|user| user.password_hash.as_deref()).and_then(stored_hash);
-        let (verifier, back_off) = (&self.shared.verifier, &self.shared.back_off);
-        let address = self.peer.address.ip();
-        if verifier.is_known(user, password, hash.as_ref()) {
-            return true;
-        }
-        if !back_off.admit(address, user, Instant::now()) {
-            self.shared.broker.counters.logins_throttled.add(1);
-            tracing::debug!(peer = %self.peer.address, user, "password not looked at after many wrong ones");
-            return false;
-        }
-        let verdict = verifier.verify(user, password, hash.as_ref()).await;
-        if verdict == Verdict::Refused {
-            return false;
-        }
-        back_off.forgive(address, user);
-        if verdict == Verdict::AcceptedWeak {
-            self.strengthen(user, password).await;
-        }
-        true
-    }
-
-    /// A good login with an imported hash: from now on it is a strong one.
-    async fn strengthen(&self, name: &str, password: &[u8]) {
-        let Ok(hash) = self.shared.verifier.hash(password).await else { return };
-        let Some(user) = self.shared.broker.users.get(name) else { return };
-        let mut user = broker::User::clone(&user);
-        user.password_hash = Some(hash_text(&hash).into());
-        if let Err(error) = self.shared.broker.put_user(user) {
-            tracing::warn!(user = name, %error, "cannot keep the stronger password hash");
-        }
     }
 
     fn open(mut self, access: Access) -> Opened<S> {
@@ -324,9 +266,4 @@ fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
         },
         None => Login::Malformed,
     }
-}
-
-/// Whether the peer is on this machine, also as an IPv4 address in IPv6's clothes.
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }

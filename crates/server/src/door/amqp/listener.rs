@@ -12,9 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::alarms::Alarms;
-use crate::auth::BackOff;
-use crate::auth::verifier::Verifier;
-use crate::config::{ClientVerify, Config, ExternalLogin, PlainWithoutTls};
+use crate::auth::Logins;
+use crate::config::{ClientVerify, Config, ExternalLogin};
 use crate::door::amqp::handshake::{self, Peer};
 use crate::door::amqp::session::{End, Session};
 use crate::listen::{Slots, accept_each};
@@ -29,12 +28,10 @@ const TRANSACTION_MESSAGES_MAX: usize = 100_000;
 pub struct Shared {
     pub(crate) broker: Arc<Broker>,
     pub(crate) alarms: Arc<Alarms>,
-    pub(crate) verifier: Verifier,
-    pub(crate) back_off: BackOff,
+    pub(crate) logins: Arc<Logins>,
     pub(crate) options: Arc<ServerOptions>,
     pub(crate) options_tls: Arc<ServerOptions>,
     pub(crate) limits: Limits,
-    pub(crate) plain_without_tls: PlainWithoutTls,
     external_login: ExternalLogin,
     /// Told of every turn that moved something.
     pub(crate) vigil: Vigil,
@@ -70,7 +67,7 @@ impl Door {
     pub fn new(
         broker: Arc<Broker>,
         alarms: Arc<Alarms>,
-        verifier: Verifier,
+        logins: Arc<Logins>,
         config: &Config,
     ) -> Self {
         let options = |mechanisms: &str| {
@@ -93,15 +90,13 @@ impl Door {
         let shared = Shared {
             broker,
             alarms,
-            verifier,
-            back_off: BackOff::default(),
+            logins,
             options: options("PLAIN AMQPLAIN"),
             options_tls: options(match config.amqp.tls.verify {
                 ClientVerify::None => "PLAIN AMQPLAIN",
                 ClientVerify::Optional | ClientVerify::Required => "PLAIN AMQPLAIN EXTERNAL",
             }),
             limits,
-            plain_without_tls: config.auth.plain_without_tls,
             external_login: config.auth.external_login,
             stopping: AtomicBool::new(false),
             vigil: Vigil::new(config.busy_poll, config.processors_awake),
@@ -149,7 +144,7 @@ impl Door {
 
     /// Has every session look at its permissions again.
     pub fn permissions_changed(&self) {
-        self.shared.verifier.forget_all();
+        self.shared.logins.forget_all();
         self.shared.tell_all();
     }
 

@@ -1,36 +1,18 @@
-//! Responses: a status, a few headers, a body that is whole.
+//! Responses in Zaqar's manner.
 
 use std::cell::Cell;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION, VARY};
 use uuid::Uuid;
 
 use crate::door::zaqar::json::write;
 use crate::door::zaqar::problem::Problem;
 
-/// What is sent.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) use crate::http::answer::{Answer, empty, json};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
-
-/// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()));
-    *answer.status_mut() = status;
-    answer
-}
-
-/// An answer with a JSON body.
-pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, JSON);
-    answer
-}
 
 /// A refusal. 406 has no body.
 pub(super) fn problem(problem: &Problem) -> Answer {

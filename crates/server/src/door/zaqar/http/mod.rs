@@ -2,9 +2,9 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | [`listener`] | connections: accepted, bounded, served, ended |
+//! | [`listener`] | the listeners; their connections are those of [`crate::http`] |
 //! | `service` | a request's way: the checks in their order, then the operation |
-//! | `body` | reading bodies, bounded before they are believed |
+//! | `body` | bodies as Zaqar takes them |
 //! | `answer` | responses |
 //! | `handle`, `subscription`, `pool` | from paths, queries and bodies to operations |
 //! | `write`, `checksum` | their answers as JSON |

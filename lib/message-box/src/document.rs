@@ -1,12 +1,14 @@
-//! The JSON of django-message-box: reading it, with an error per field, in the words of Django REST framework.
+//! Reading and writing the document.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::message::NAME_BYTES_MAX;
+/// Longest source and type, in bytes: what AMQP's short strings and every outbox can hold.
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// A message that came in.
 #[derive(Debug, Clone)]
@@ -23,7 +25,25 @@ pub struct Received {
     pub payload: Box<RawValue>,
 }
 
+/// Why a body is no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// It is no JSON; the text says why.
+    NotJson(String),
+    /// Texts by field, as Django REST framework has them.
+    Fields(BTreeMap<&'static str, Vec<String>>),
+}
+
 impl Received {
+    /// Reads a document. Nothing is allocated but copies of what is in `body`.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`], with every field that is wrong.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        read(body)
+    }
+
     /// The payload as a type.
     ///
     /// # Errors
@@ -32,24 +52,48 @@ impl Received {
     pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
         serde_json::from_str(self.payload.get())
     }
+
+    /// The same document, its payload as it was sent.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let text = |text: &str| Value::from(text).to_string();
+        format!(
+            r#"{{"uuid":"{}","message_source":{},"message_type":{},"origin_create_time":{},"payload":{}}}"#,
+            self.id,
+            text(&self.source),
+            text(&self.topic),
+            text(&self.origin_create_time),
+            self.payload.get(),
+        )
+    }
 }
 
-/// What is wrong with a document: texts by field, as Django REST framework has them.
-pub(super) type FieldErrors = BTreeMap<&'static str, Vec<String>>;
-
-/// Why a body is no message.
-#[derive(Debug, PartialEq)]
-pub(super) enum Problem {
-    NotJson(String),
-    Fields(FieldErrors),
+impl Problem {
+    /// The body of the 400 that says it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::NotJson(error) => {
+                serde_json::json!({ "detail": format!("JSON parse error - {error}") }).to_string()
+            }
+            Self::Fields(errors) => serde_json::json!(errors).to_string(),
+        }
+    }
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_json())
+    }
+}
+
+impl std::error::Error for Problem {}
 
 const REQUIRED: &str = "This field is required.";
 const NULL: &str = "This field may not be null.";
 
-/// Reads a document.
-pub(super) fn read(body: &[u8]) -> Result<Received, Problem> {
-    let fields: BTreeMap<String, Box<RawValue>> = match serde_json::from_slice(body) {
+fn read(body: &[u8]) -> Result<Received, Problem> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = match serde_json::from_slice(body) {
         Ok(fields) => fields,
         Err(error) if error.is_data() => {
             let what = "Invalid data. Expected a dictionary.".to_owned();
@@ -57,10 +101,7 @@ pub(super) fn read(body: &[u8]) -> Result<Received, Problem> {
         }
         Err(error) => return Err(Problem::NotJson(error.to_string())),
     };
-    let mut errors = FieldErrors::new();
-    let mut note = |field: &'static str, error: String| {
-        errors.insert(field, vec![error]);
-    };
+    let payload = fields.remove("payload").ok_or_else(|| REQUIRED.to_owned());
     let text = |field: &'static str| text(&fields, field);
     let uuid = text("uuid")
         .and_then(|text| Uuid::try_parse(&text).map_err(|_| "Must be a valid UUID.".to_owned()));
@@ -72,10 +113,9 @@ pub(super) fn read(body: &[u8]) -> Result<Received, Problem> {
     });
     let (source, topic) =
         (text("message_source").and_then(name), text("message_type").and_then(name));
-    let payload = fields.get("payload").ok_or_else(|| REQUIRED.to_owned());
     match (uuid, source, topic, time, payload) {
         (Ok(id), Ok(source), Ok(topic), Ok(origin_create_time), Ok(payload)) => {
-            Ok(Received { id, source, topic, origin_create_time, payload: payload.clone() })
+            Ok(Received { id, source, topic, origin_create_time, payload })
         }
         (uuid, source, topic, time, payload) => {
             let failures = [
@@ -85,25 +125,10 @@ pub(super) fn read(body: &[u8]) -> Result<Received, Problem> {
                 ("origin_create_time", time.err()),
                 ("payload", payload.err()),
             ];
-            for (field, error) in failures {
-                if let Some(error) = error {
-                    note(field, error);
-                }
-            }
-            Err(Problem::Fields(errors))
+            let failed = |(field, error): (_, Option<String>)| Some((field, vec![error?]));
+            Err(Problem::Fields(failures.into_iter().filter_map(failed).collect()))
         }
     }
-}
-
-/// The document as it is answered.
-pub(super) fn write(received: &Received) -> Value {
-    let mut document = Map::new();
-    document.insert("uuid".to_owned(), received.id.to_string().into());
-    document.insert("message_source".to_owned(), received.source.as_str().into());
-    document.insert("message_type".to_owned(), received.topic.as_str().into());
-    document.insert("origin_create_time".to_owned(), received.origin_create_time.as_str().into());
-    document.insert("payload".to_owned(), received.json().unwrap_or_default());
-    Value::Object(document)
 }
 
 fn text(fields: &BTreeMap<String, Box<RawValue>>, field: &str) -> Result<String, String> {
@@ -181,6 +206,8 @@ mod tests {
 
         assert_eq!((received.source.as_str(), received.topic.as_str()), ("shop", "orders.placed"));
         assert_eq!(received.payload.get(), r#"{"total": 12345678901234567890.5}"#);
+        assert_eq!(received.to_json(), read(received.to_json().as_bytes()).unwrap().to_json());
+        assert!(received.to_json().ends_with(r#""payload":{"total": 12345678901234567890.5}}"#));
     }
 
     #[test]
@@ -232,5 +259,30 @@ mod tests {
         for end in 0..DOCUMENT.len() {
             assert!(read(&DOCUMENT.as_bytes()[..end]).is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn what_is_read_is_written_so_that_it_is_read_again() {
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = move |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        let alphabet = b"\"\\{}[],: u0123456789abcdefnrtlse-+.TZ\x00\x7f\xc3\xa9\xff";
+        let mut read_again = 0;
+        for _ in 0..20_000 {
+            let mut bytes = DOCUMENT.as_bytes().to_vec();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] = alphabet[random(alphabet.len())];
+            }
+            let Ok(received) = read(&bytes) else { continue };
+            let written = received.to_json();
+            assert_eq!(read(written.as_bytes()).unwrap().to_json(), written);
+            read_again += 1;
+        }
+        assert!(read_again > 1000, "{read_again}");
     }
 }

@@ -1,0 +1,15 @@
+//! What every HTTP listener shares: connections, bodies, answers. What is answered is the doors' own.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `connections` | accepted, bounded, served, ended |
+//! | `body` | reading bodies, bounded before they are believed |
+//! | `answer` | a status, a few headers, a body that is whole |
+
+pub(crate) mod answer;
+mod body;
+mod connections;
+
+pub(crate) use answer::Answer;
+pub(crate) use body::{BodyError, Unread};
+pub(crate) use connections::{Bounds, Connections};
