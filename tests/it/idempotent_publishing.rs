@@ -1,6 +1,7 @@
 //! A publish repeated with the same `x-dedup-id` counts once.
 
 use it::broker::unique;
+use it::value::table;
 use it::{Broker, Channel, Connection, Login, Program, Properties};
 
 const WHY: &str = "does not know x-dedup-id";
@@ -90,4 +91,28 @@ fn a_publish_in_an_open_transaction_that_is_rolled_back_does_not_count() {
     channel.transaction(20).unwrap();
 
     assert_eq!(channel.take_all("q"), ["done"]);
+}
+
+#[test]
+fn a_publish_that_one_queue_refused_reaches_all_when_it_is_repeated() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let channel = open(&program);
+    let full = table([("x-max-length", 1.into()), ("x-overflow", "reject-publish".into())]);
+    channel.declare_durable("full", &full).unwrap();
+    channel.declare_durable("roomy", &[]).unwrap();
+    channel.send("full", "in the way");
+    channel.sync();
+    for queue in ["full", "roomy"] {
+        channel.bind(queue, "amq.fanout", "", &[]).unwrap();
+    }
+    channel.confirms();
+
+    channel.publish("amq.fanout", "", &numbered("1"), b"x");
+    assert_eq!(channel.wait_confirms(1), [1], "refused");
+    channel.purge("full").unwrap();
+    channel.publish("amq.fanout", "", &numbered("1"), b"x");
+    assert!(channel.wait_confirms(2).is_empty());
+
+    assert_eq!(channel.take_all("full"), ["x"]);
+    assert_eq!(channel.take_all("roomy"), ["x"]);
 }

@@ -269,6 +269,11 @@ impl Publisher {
                 not_before,
             });
         }
+        if refused && extras.dedup.is_some() {
+            // Kept for one queue, its id would make a duplicate of the attempt that reaches the other.
+            self.take_back(&targets, body_bytes);
+            return Published::Refused;
+        }
         let nowhere = targets.is_empty();
         if !nowhere {
             self.changes.push(Change::Enqueue { message, targets, dedup: extras.dedup });
@@ -319,6 +324,18 @@ impl Publisher {
         touched.added_bytes += body_bytes;
         touched.bytes += body_bytes;
         true
+    }
+
+    /// Counts a message for these queues no more.
+    fn take_back(&mut self, targets: &[Target], body_bytes: u64) {
+        for touched in &mut self.touched {
+            if targets.iter().any(|target| target.queue == touched.target.queue.id) {
+                touched.messages -= 1;
+                touched.added -= 1;
+                touched.added_bytes -= body_bytes;
+                touched.bytes -= body_bytes;
+            }
+        }
     }
 
     fn refuse(&mut self, target: &RouteTarget, message: &Message, now: Timestamp) {
