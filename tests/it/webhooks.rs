@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use it::{Broker, Http, PATIENCE, Receiver};
+use it::value::table;
+use it::{Broker, Connection, Http, Login, PATIENCE, Properties, Receiver};
 use serde_json::{Value, json};
 
 const WHY: &str = "sends no webhooks";
@@ -150,6 +151,68 @@ fn the_queues_policy_counts_where_the_subscription_has_none_or_somebody_says_so(
         }
     }
     assert_eq!(found(&mut http, "lost"), "a");
+}
+
+#[test]
+fn a_message_becomes_a_request_of_its_own_and_leaves_a_queue_that_is_there_for_that() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let at_once = table([("x-message-ttl", 0.into())]);
+    channel.declare_durable("q", &at_once).unwrap();
+    channel.bind("q", "amq.topic", "orders.#", &[]).unwrap();
+    let receiver = Receiver::start([]);
+    let mut http = Http::new(&program).with("X-Project-Id", "/");
+    let options = json!({"form": "request", "path": "/events/{rk.0}/{rk.1}?q={queue}"});
+    subscribe(&mut http, &receiver.url(), &options);
+    let properties = Properties {
+        content_type: Some("application/json".to_owned()),
+        message_id: Some("m-1".to_owned()),
+        user_id: Some("guest".to_owned()),
+        expiration: Some("60000".to_owned()),
+        ..Properties::with_headers([("traceparent", "00-1-2-01".into()), ("region", "eu".into())])
+    };
+
+    channel.publish("amq.topic", "orders.placed", &properties, br#"{"order":7}"#);
+
+    let request = receiver.next();
+    assert_eq!(request.line(), "post /events/orders/placed?q=q http/1.1");
+    assert_eq!(request.body, json!({"order": 7}));
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("idempotency-key", "m-1"),
+        ("posthouse-queue", "q"),
+        ("posthouse-attempt", "1"),
+        ("posthouse-principal", "guest"),
+        ("posthouse-h-region", "eu"),
+        ("traceparent", "00-1-2-01"),
+    ] {
+        assert_eq!(request.header(name), value, "{name}");
+    }
+    assert!(request.header("posthouse-deadline").parse::<u64>().unwrap() <= 60_000);
+    assert!(request.header("webhook-signature").starts_with("v1,"));
+    assert_eq!(channel.inspect("q").unwrap().messages, 0);
+}
+
+#[test]
+fn the_answer_to_a_request_of_its_own_says_what_becomes_of_the_message() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+    let receiver = Receiver::start([409, 422, 503]);
+    let options = json!({"form": "request", "dead_letter_queue": "dead"});
+    subscribe(&mut http, &receiver.url(), &options);
+
+    // One after the other, so that each gets its answer.
+    post(&mut http, &json!("known"));
+    assert_eq!(receiver.next().body, json!("known"));
+    post(&mut http, &json!("bad"));
+    assert_eq!(receiver.next().body, json!("bad"));
+    assert_eq!(found(&mut http, "dead"), json!("bad"));
+    post(&mut http, &json!("later"));
+    assert_eq!(receiver.next().header("posthouse-attempt"), "1");
+    let again = receiver.next();
+
+    assert_eq!((again.header("posthouse-attempt"), &again.body), ("2", &json!("later")));
+    assert_eq!(program.metric("posthouse_delivery_given_up_total"), 1.0);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::request::OwnRequest;
+
 /// What is sent, to whichever output.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -15,6 +17,8 @@ pub struct Attempt {
     pub timestamp: u64,
     /// What the message became.
     pub payload: Bytes,
+    /// Where the message is a request of its own: the rest of it.
+    pub request: Option<Box<OwnRequest>>,
 }
 
 /// What came of an attempt.

@@ -14,6 +14,7 @@ use store::Leased;
 
 use crate::filter::{Filter, Subject, Unanswered};
 use crate::notification::{fill, json_of, notification};
+use crate::request::{About, Address, OwnRequest, PathTemplate, headers_of};
 
 /// Seconds to live of a message that does not say: Zaqar's default.
 const TTL_S: u64 = 3600;
@@ -48,6 +49,8 @@ pub(crate) enum LetterError {
     Sealed(String),
     #[error(transparent)]
     TooLong(#[from] crate::notification::TooLong),
+    #[error("a part of the message that is `.` or `..` cannot be in a path")]
+    Path,
     #[error("the message has passed from exchange to exchange {HOPS_MAX} times")]
     Circle,
 }
@@ -106,6 +109,26 @@ impl Letter {
             Some(text) => fill(text, &json)?.into(),
             None => json.into(),
         })
+    }
+
+    /// The message as a request of its own, and its body as it is; at this attempt, with so many milliseconds left.
+    pub(crate) fn request(
+        &self,
+        path: Option<&PathTemplate>,
+        attempt: u32,
+        time_left: Option<u64>,
+    ) -> Result<(Bytes, OwnRequest), LetterError> {
+        let address = Address {
+            queue: &self.queue,
+            exchange: &self.message.address.exchange,
+            routing_key: &self.message.address.routing_key,
+        };
+        let path = path.map(|path| path.fill(&address).ok_or(LetterError::Path)).transpose()?;
+        let about =
+            About { queue: &self.queue, attempt, time_left, content_type: self.content_type() };
+        let properties = Properties::decode(self.message.properties()).unwrap_or_default();
+        let headers = headers_of(&about, &properties, &headers(&self.message));
+        Ok((self.body().to_vec().into(), OwnRequest { path, headers }))
     }
 
     /// Whether a filter lets it pass.

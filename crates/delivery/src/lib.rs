@@ -12,6 +12,7 @@
 //! | [`options`](Options) | what a subscription says about delivery |
 //! | [`filter`](Filter) | which messages are sent |
 //! | [`notification`] | what a message becomes |
+//! | [`request`](OwnRequest) | or the message as a request of its own, and what its answer says |
 //! | [`attempt`](Attempt) | one attempt, and its outcome |
 //! | [`retry`](RetryPolicy) | when a failed one is repeated |
 //! | [`limit`](Endpoint) | how many run at once, and whom to leave alone |
@@ -33,6 +34,7 @@ pub mod notification;
 mod options;
 pub mod output;
 mod plan;
+mod request;
 mod resolve;
 mod retry;
 mod runner;
@@ -47,8 +49,9 @@ pub use guard::{ADDRESSES_MAX, Destination, Forbidden, Guard, Ports, PortsError,
 pub use letter::Opener;
 pub use limit::{Endpoint, Place, Places, Standing, Verdict};
 pub use mail::{Address, HeaderText, Mail, MailError};
-pub use options::{Headers, Options, OptionsError};
+pub use options::{Form, Headers, Options, OptionsError};
 pub use plan::{Defaults, Undeliverable, as_it_is};
+pub use request::{OwnRequest, PathTemplate};
 pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
 pub use runner::{Limits, Outputs, Runner};

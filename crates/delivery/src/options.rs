@@ -3,6 +3,8 @@
 //! | option | is |
 //! |---|---|
 //! | `post_headers` | object of texts: headers of the request beside ours |
+//! | `form` | `notification`, or `request`: the message as a request of its own, see [`request`](crate::OwnRequest) |
+//! | `path` | its path, with places for parts of the message |
 //! | `post_data` | text around the message, see [`notification`](crate::notification) |
 //! | `from`, `subject` | of mail |
 //! | `trust_id` | the Keystone trust of a `trust+` subscriber |
@@ -17,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::filter::{Filter, FilterError};
 use crate::mail::{Address, HeaderText, MailError};
+use crate::request::PathTemplate;
 use crate::retry::{RetryPolicy, RetryPolicyError};
 use crate::sign::{SECRETS_MAX, Secret, SecretError};
 
@@ -51,11 +54,23 @@ const RESERVED_PREFIX: &str = "webhook-";
 /// Names and values of headers, as they are sent.
 pub type Headers = Vec<(Box<str>, Box<str>)>;
 
+/// What a message becomes for a webhook.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Zaqar's JSON around it.
+    #[default]
+    Notification,
+    /// A request of its own, to the path of the subscriber's URL or to this one.
+    Request(Option<PathTemplate>),
+}
+
 /// What a subscription says about delivery.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Headers of the request, checked.
     pub post_headers: Headers,
+    /// What a message becomes.
+    pub form: Form,
     /// Text around the message.
     pub post_data: Option<Box<str>>,
     /// Sender of mail.
@@ -131,6 +146,7 @@ impl Options {
         }
         Ok(Self {
             post_headers: headers(options)?,
+            form: form(options)?,
             post_data: post_data.map(Into::into),
             from: text(options, "from")?.map(Address::parse).transpose()?,
             subject: text(options, "subject")?.map(HeaderText::parse).transpose()?,
@@ -153,6 +169,24 @@ fn text<'a>(
         Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
             Err(OptionsError::Type(name, "a text"))
         }
+    }
+}
+
+fn form(options: &Map<String, Value>) -> Result<Form, OptionsError> {
+    let path = text(options, "path")?;
+    match text(options, "form")? {
+        None | Some("notification") => match path {
+            None => Ok(Form::Notification),
+            Some(_) => Err(OptionsError::Type("path", "left out where `form` is no request")),
+        },
+        Some("request") if text(options, "post_data")?.is_some() => {
+            Err(OptionsError::Type("post_data", "left out where `form` is a request"))
+        }
+        Some("request") => {
+            let template = path.map(PathTemplate::parse).transpose();
+            Ok(Form::Request(template.map_err(|what| OptionsError::Type("path", what))?))
+        }
+        Some(_) => Err(OptionsError::Type("form", "`notification` or `request`")),
     }
 }
 
@@ -262,6 +296,10 @@ mod tests {
     #[test]
     fn each_wrong_option_is_named() {
         assert_eq!(refusal(&json!([])), "Options must be a dict.");
+        assert!(refusal(&json!({"form": "letter"})).contains("`notification` or `request`"));
+        assert!(refusal(&json!({"path": "/x"})).contains("left out"));
+        assert!(refusal(&json!({"form": "request", "path": "x"})).contains("begins with /"));
+        assert!(refusal(&json!({"form": "request", "post_data": "x"})).contains("left out"));
         assert_eq!(refusal(&json!({"post_data": 1})), "option `post_data` must be a text");
         assert_eq!(refusal(&json!({"_retry_policy": [1]})), "retry_policy must be a dict.");
         assert!(refusal(&json!({"filter": "x == 1"})).contains("`x`"));

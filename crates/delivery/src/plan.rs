@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::filter::Filter;
 use crate::guard::Guard;
 use crate::mail::{Address, HeaderText};
-use crate::options::{Options, OptionsError};
+use crate::options::{Form, Options, OptionsError};
 use crate::output::smtp::MailTarget;
 use crate::output::webhook::WebhookTarget;
 use crate::retry::RetryPolicy;
@@ -78,6 +78,7 @@ pub(crate) enum Target {
 pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) filter: Option<Filter>,
+    pub(crate) form: Form,
     pub(crate) post_data: Option<Box<str>>,
     pub(crate) retry_policy: Option<RetryPolicy>,
     pub(crate) dead_letter_queue: Option<Box<str>>,
@@ -138,6 +139,7 @@ impl Plan {
         };
         Ok(Self {
             target,
+            form: options.form,
             filter: options.filter,
             post_data: options.post_data,
             retry_policy: options.retry_policy,

@@ -24,6 +24,7 @@ use crate::attempt::{Attempt, Blame, Failure, Outcome};
 use crate::counters::Counters;
 use crate::letter::{Letter, LetterError, Obituary, Opener, ttl_ms};
 use crate::limit::{Endpoint, Place, Places, Standing, Verdict};
+use crate::options::Form;
 use crate::output::Output as _;
 use crate::output::smtp::Smtp;
 use crate::output::webhook::Webhook;
@@ -341,6 +342,9 @@ impl Runner {
     ) {
         let follower = subscription.follower().id;
         let (id, number) = (message_id(follower.0, leased.sequence.0), leased.delivery_count + 1);
+        let time_left = ttl_ms(&leased.message)
+            .map(|ttl_ms| leased.enqueued.after_ms(ttl_ms).since(now).as_millis())
+            .map(|left| u64::try_from(left).unwrap_or(u64::MAX));
         let outputs = Arc::clone(&self.outputs);
         let standing = match self.known.get_mut(&subscription.id) {
             Some(known) => {
@@ -351,12 +355,20 @@ impl Runner {
         };
         let place = self.places.take(standing, leased.message.body_len());
         let task = self.running.spawn(async move {
-            let payload = match letter.payload(plan.post_data.as_deref()) {
-                Ok(payload) => payload,
+            let made = match &plan.form {
+                Form::Request(path) if !letter.is_told() => letter
+                    .request(path.as_ref(), number, time_left)
+                    .map(|(payload, request)| (payload, Some(Box::new(request)))),
+                Form::Notification | Form::Request(_) => {
+                    letter.payload(plan.post_data.as_deref()).map(|payload| (payload, None))
+                }
+            };
+            let (payload, request) = match made {
+                Ok(made) => made,
                 Err(error) => return Outcome::Hopeless(error.to_string()),
             };
             drop(letter);
-            let attempt = Attempt { id, number, timestamp: now.0 / 1000, payload };
+            let attempt = Attempt { id, number, timestamp: now.0 / 1000, payload, request };
             outputs.send(&plan.target, &attempt).await
         });
         let started = Started { subscription: Arc::clone(subscription), leased, place };

@@ -1,7 +1,8 @@
 //! Webhooks: a request for each message, to an address that was judged a moment ago.
 //!
 //! There are no redirects, no proxies and no cookies. An answer's head may have 16 KiB, of its body 64 KiB are read, and
-//! all of an attempt has one deadline. Every status that is not 2xx is a failure.
+//! all of an attempt has one deadline. Every status that is not 2xx is a failure, but for a message that is a request of
+//! its own: what its answer says is told in `request`.
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +26,7 @@ use crate::guard::{Destination, Guard};
 use crate::options::Headers;
 use crate::output::Output;
 use crate::output::connection::{Idle, Sender, Tls, open};
+use crate::request::{Said, said};
 use crate::resolve::{ResolveError, Resolver};
 use crate::sign::{Secret, signature};
 
@@ -130,8 +132,7 @@ impl Webhook {
             }
         };
         if let Some((sender, address)) = self.idle.take(&addresses, destination)
-            && let Ok(outcome) =
-                self.exchange(sender, address, destination, &head, &attempt.payload).await
+            && let Ok(outcome) = self.exchange(sender, address, destination, &head, attempt).await
         {
             return outcome;
         }
@@ -140,7 +141,7 @@ impl Webhook {
             Ok(opened) => opened,
             Err(error) => return unreachable_because(&error),
         };
-        match self.exchange(sender, address, destination, &head, &attempt.payload).await {
+        match self.exchange(sender, address, destination, &head, attempt).await {
             Ok(outcome) => outcome,
             Err(error) => Outcome::endpoint(text_of(&error)),
         }
@@ -152,12 +153,16 @@ impl Webhook {
         address: SocketAddr,
         destination: &Destination,
         head: &http::request::Parts,
-        payload: &Bytes,
+        attempt: &Attempt,
     ) -> hyper::Result<Outcome> {
-        let request = Request::from_parts(head.clone(), Full::new(payload.clone()));
+        let payload: Bytes = attempt.payload.clone();
+        let request = Request::from_parts(head.clone(), Full::new(payload));
         sender.ready().await?;
         let response = sender.send_request(request).await?;
-        let outcome = outcome_of(&response);
+        let outcome = match &attempt.request {
+            Some(_) => outcome_of_own(&response),
+            None => outcome_of(&response),
+        };
         if drained(response).await {
             self.idle.keep(sender, address, destination);
         }
@@ -183,17 +188,27 @@ impl Webhook {
         token: Option<&str>,
     ) -> http::Result<http::request::Parts> {
         let destination = &target.destination;
-        let request = Request::builder().method(Method::POST).uri(destination.path()).body(())?;
+        let own = attempt.request.as_deref();
+        let path = own.and_then(|own| own.path.as_ref()).map(ToString::to_string);
+        let path = path.unwrap_or_else(|| destination.path());
+        let request = Request::builder().method(Method::POST).uri(path).body(())?;
         let (mut head, ()) = request.into_parts();
         let headers = &mut head.headers;
         headers.insert(HOST, HeaderValue::try_from(destination.authority())?);
         headers.insert(USER_AGENT, self.user_agent.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if own.is_none() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         if let Some(value) = basic(destination) {
             headers.insert(AUTHORIZATION, HeaderValue::try_from(value)?);
         }
         for (name, value) in &target.headers {
             headers.insert(HeaderName::try_from(&**name)?, HeaderValue::try_from(&**value)?);
+        }
+        if let Some(own) = own {
+            for (name, value) in &own.headers {
+                headers.insert(name.clone(), value.clone());
+            }
         }
         headers.insert("webhook-id", HeaderValue::try_from(&attempt.id)?);
         headers.insert("webhook-timestamp", HeaderValue::from(attempt.timestamp));
@@ -235,21 +250,36 @@ fn basic(destination: &Destination) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(pair)))
 }
 
+/// What came of a message that is a request of its own.
+fn outcome_of_own(response: &Response<Incoming>) -> Outcome {
+    let status = response.status();
+    match (said(status, response.headers()), failure_of(response)) {
+        (Said::Done, _) => Outcome::Delivered,
+        (Said::Dead, failure) => Outcome::Hopeless(failure.reason),
+        (Said::Retry, failure) => Outcome::Failed(failure),
+    }
+}
+
 fn outcome_of(response: &Response<Incoming>) -> Outcome {
     let status = response.status();
     if status.is_success() {
         return Outcome::Delivered;
     }
+    Outcome::Failed(failure_of(response))
+}
+
+fn failure_of(response: &Response<Incoming>) -> Failure {
+    let status = response.status();
     let not_well = status.is_server_error()
         || matches!(
             status,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
         );
-    Outcome::Failed(Failure {
+    Failure {
         reason: format!("HTTP status {}", status.as_u16()),
         blame: if not_well { Blame::Endpoint } else { Blame::Message },
         retry_after: retry_after(response.headers(), SystemTime::now()),
-    })
+    }
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3).

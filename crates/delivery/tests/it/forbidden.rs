@@ -187,6 +187,7 @@ async fn in_a_thousand_rounds_of_rebinding_the_forbidden_address_is_never_reache
             number: 1,
             timestamp: 1000,
             payload: "{}".into(),
+            request: None,
         };
         match webhook.send(&target, &attempt).await {
             Outcome::Delivered => delivered += 1,

@@ -34,7 +34,13 @@ fn target(to: &[&str]) -> MailTarget {
 }
 
 fn attempt(payload: &'static str) -> Attempt {
-    Attempt { id: "msg_1".to_owned(), number: 1, timestamp: 1000, payload: payload.into() }
+    Attempt {
+        id: "msg_1".to_owned(),
+        number: 1,
+        timestamp: 1000,
+        payload: payload.into(),
+        request: None,
+    }
 }
 
 async fn outcome(script: fn(&str) -> Option<&'static str>) -> (Outcome, Vec<String>) {

@@ -9,7 +9,7 @@ use delivery::output::Output as _;
 use delivery::output::connection::Tls;
 use delivery::output::webhook::{TokenError, TokenFuture, TokenSource, Webhook, WebhookTarget};
 use delivery::sign::{Secret, signature};
-use delivery::{Addresses, Attempt, Blame, Guard, Outcome, Resolver};
+use delivery::{Addresses, Attempt, Blame, Guard, Outcome, OwnRequest, Resolver};
 use tokio::net::UdpSocket;
 
 use crate::receiver::{Answer, Receiver, status};
@@ -43,7 +43,13 @@ fn target(webhook: &Webhook, url: &str) -> WebhookTarget {
 }
 
 fn attempt(payload: &'static str) -> Attempt {
-    Attempt { id: "msg_1".to_owned(), number: 1, timestamp: 1000, payload: payload.into() }
+    Attempt {
+        id: "msg_1".to_owned(),
+        number: 1,
+        timestamp: 1000,
+        payload: payload.into(),
+        request: None,
+    }
 }
 
 async fn outcome(answer: Answer) -> Outcome {
@@ -85,6 +91,71 @@ async fn a_request_has_the_message_its_signature_and_the_subscribers_headers() {
     assert_eq!(request.header("webhook-timestamp"), Some("1000"));
     let expected = signature(&[secret], "msg_1", 1000, b"{\"a\":1}");
     assert_eq!(request.header("webhook-signature"), Some(expected.as_str()));
+}
+
+#[tokio::test]
+async fn a_message_that_is_a_request_of_its_own_brings_its_path_and_headers() {
+    let receiver = Receiver::start(|_| status(204)).await;
+    let webhook = webhook();
+    let secret = Secret::from_bytes(vec![3; 32]).unwrap();
+    let target = WebhookTarget {
+        headers: vec![("x-own".into(), "yes".into()), ("content-type".into(), "text/x".into())],
+        secrets: vec![secret.clone()],
+        ..target(&webhook, &format!("http://{}/hook?a=b", receiver.address))
+    };
+    let request = |path: Option<&str>, headers: &[(&'static str, &'static str)]| {
+        let path = path.map(|path| path.parse().unwrap());
+        let headers = headers.iter().map(|(name, value)| {
+            (hyper::header::HeaderName::from_static(name), value.parse().unwrap())
+        });
+        let request = OwnRequest { path, headers: headers.collect() };
+        Attempt { request: Some(Box::new(request)), ..attempt("raw") }
+    };
+    let own =
+        request(Some("/events/x"), &[("content-type", "text/plain"), ("posthouse-queue", "q")]);
+
+    assert_eq!(webhook.send(&target, &own).await, Outcome::Delivered);
+    assert_eq!(webhook.send(&target, &request(None, &[])).await, Outcome::Delivered);
+
+    let [first, second] = receiver.received().try_into().unwrap();
+    assert!(first.head.starts_with("POST /events/x HTTP/1.1\n"), "{}", first.head);
+    assert_eq!(first.header("content-type"), Some("text/plain"));
+    assert_eq!((first.header("posthouse-queue"), first.header("x-own")), (Some("q"), Some("yes")));
+    let expected = signature(&[secret], "msg_1", 1000, b"raw");
+    assert_eq!(first.header("webhook-signature"), Some(expected.as_str()));
+    assert!(second.head.starts_with("POST /hook?a=b HTTP/1.1\n"), "{}", second.head);
+    assert_eq!(second.header("content-type"), Some("text/x"), "the subscription's, if it has none");
+}
+
+#[tokio::test]
+async fn the_answer_to_a_request_of_its_own_settles_the_message() {
+    let outcome = async |answer: Answer| {
+        let receiver = Receiver::start(move |_| answer.clone()).await;
+        let webhook = webhook();
+        let target = target(&webhook, &format!("http://{}/", receiver.address));
+        let request = Some(Box::<OwnRequest>::default());
+        webhook.send(&target, &Attempt { request, ..attempt("{}") }).await
+    };
+    let settling = |code: u16, settle: &str| {
+        let head = format!("HTTP/1.1 {code} X\r\nposthouse-settle: {settle}\r\nretry-after: 7\r\n");
+        Answer::Bytes(format!("{head}content-length: 0\r\n\r\n").into_bytes())
+    };
+
+    for code in [200, 204, 409] {
+        assert_eq!(outcome(status(code)).await, Outcome::Delivered);
+    }
+    for code in [400, 410, 422] {
+        assert_eq!(outcome(status(code)).await, Outcome::Hopeless(format!("HTTP status {code}")));
+    }
+    assert_eq!(reason(outcome(status(429)).await), ("HTTP status 429".to_owned(), Blame::Endpoint));
+    assert_eq!(reason(outcome(status(404)).await), ("HTTP status 404".to_owned(), Blame::Message));
+    assert_eq!(outcome(settling(500, "ack")).await, Outcome::Delivered);
+    assert_eq!(
+        outcome(settling(200, "dead")).await,
+        Outcome::Hopeless("HTTP status 200".to_owned())
+    );
+    let Outcome::Failed(failure) = outcome(settling(200, "retry")).await else { panic!() };
+    assert_eq!(failure.retry_after, Some(Duration::from_secs(7)));
 }
 
 #[tokio::test]
