@@ -23,7 +23,10 @@ struct Example {
 
 impl Example {
     fn start(program: &str, bus: &TestBus) -> Self {
-        let mut command = Command::new(program);
+        Self::run(Command::new(program), bus)
+    }
+
+    fn run(mut command: Command, bus: &TestBus) -> Self {
         command.env("POSTHOUSE_URL", bus.url()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
@@ -83,6 +86,31 @@ async fn the_consumer_ships_orders_and_keeps_what_it_cannot_ship() {
     assert_eq!(example.line_with("shipped"), "shipped 7 to ada, attempt 1");
     bus.quiet().await;
     bus.queue("shipping.dead").assert_one().assert_reason("there is no order 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_arrives_twice_is_one_parcel_and_one_piece_of_news() {
+    let bus = TestBus::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consumer_with_tx"));
+    let file = folder.path().join("shop.db");
+    command.env("DATABASE_URL", format!("sqlite:{}?mode=rwc", file.display()));
+    let example = Example::run(command, &bus);
+
+    publish(&bus, "orders.placed", r#"{"id":0,"customer":"ada"}"#).await;
+    for _ in 0..2 {
+        let order = r#"{"id":7,"customer":"ada"}"#;
+        bus.client().publish_to("events", "orders.placed", order).message_id("7").await.unwrap();
+    }
+    let order = r#"{"id":8,"customer":"ada"}"#;
+    bus.client().publish_to("events", "orders.placed", order).message_id("8").await.unwrap();
+
+    let mut lines = [example.line(), example.line()];
+    lines.sort_unstable();
+    assert_eq!(lines, [7, 8].map(|order| format!("the parcel of order {order} is ready")));
+    bus.quiet().await;
+    assert!(example.lines.try_recv().is_err(), "there is a third parcel");
+    bus.queue("packing.dead").assert_one().assert_reason("there is no order 0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,7 +25,7 @@ const ALLOWED_EDGES: [(&str, &[&str]); 14] = [
     ("posthouse-amqp", &[]),
     ("posthouse-message-box", &[]),
     ("posthouse-outbox", &["posthouse-amqp", "posthouse-message-box"]),
-    ("posthouse-client", &["posthouse-amqp"]),
+    ("posthouse-client", &["posthouse-amqp", "posthouse-outbox"]),
     ("posthouse-testing", &["model", "store", "broker", "server", "posthouse-client"]),
     ("model", &["posthouse-amqp"]),
     ("store", &["model"]),

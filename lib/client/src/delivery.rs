@@ -8,6 +8,7 @@ use posthouse_amqp::properties::Properties;
 use posthouse_amqp::raw_table::RawTable;
 use posthouse_amqp::table::{Table, Value};
 
+use crate::handler::Hooks;
 use crate::worker::{EXCHANGE_HEADER, ROUTING_KEY_HEADER};
 
 /// Header that counts the attempts at a message; absent on the first.
@@ -32,6 +33,7 @@ pub struct Delivery {
     routing_key: Arc<str>,
     redelivered: bool,
     pub(crate) receipt: Receipt,
+    pub(crate) hooks: Option<Hooks>,
     extensions: Extensions,
 }
 
@@ -58,6 +60,7 @@ impl Delivery {
             routing_key: origin.routing_key,
             redelivered: origin.redelivered,
             receipt: origin.receipt,
+            hooks: None,
             extensions: Extensions::new(),
         }
     }

@@ -1,7 +1,6 @@
 //! What handlers take: parts of a message, the application's state, and the body last.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::future::Future;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{CodecError, Format, essence, from_csv};
 use crate::delivery::{Delivery, Meta};
-use crate::outcome::Fail;
+use crate::outcome::{Fail, story};
 use crate::trace::TraceContext;
 
 /// Something a handler takes beside the body; it may run before others that take from the same message.
@@ -198,14 +197,5 @@ from_delivery! {
 
 /// A body, or the way to the dead letters: what cannot be read today cannot be read tomorrow.
 pub(crate) fn read<B: Body>(delivery: &Delivery) -> Result<B, Fail> {
-    B::read(delivery).map_err(|error| {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason.push_str(": ");
-            reason.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Fail::dead(reason)
-    })
+    B::read(delivery).map_err(|error| Fail::dead(story(&error)))
 }

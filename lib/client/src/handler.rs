@@ -44,12 +44,11 @@ macro_rules! handlers {
                 $($part: FromParts<S> + Send,)*
                 $last: FromDelivery<S, M> + Send,
             {
-                #[allow(unused_mut, reason = "a handler with a body alone takes no parts")]
                 async fn call(self, mut delivery: Delivery, state: S) -> Outcome {
-                    let mut hooks = delivery.hooks();
+                    // Before the first argument, as the last one takes the delivery with it.
+                    let hooks = delivery.hooks();
                     let taken: Result<_, Fail> = async {
                         $(let $part = $part::from_parts(&mut delivery, &state).await?;)*
-                        hooks = delivery.hooks();
                         let $last = $last::from_delivery(delivery, &state).await?;
                         Ok(($($part,)* $last,))
                     }
@@ -58,10 +57,7 @@ macro_rules! handlers {
                         Ok(($($part,)* $last,)) => self($($part,)* $last).await.into_outcome(),
                         Err(fail) => fail.into_outcome(),
                     };
-                    match hooks {
-                        Some(hooks) => hooks.run(outcome).await,
-                        None => outcome,
-                    }
+                    hooks.run(outcome).await
                 }
             }
         )*
@@ -108,22 +104,21 @@ impl Delivery {
     /// Has something run after the handler and before the message is settled; it may change the outcome.
     ///
     /// For extractors that hold something which has to end well first, such as a transaction: commit it if the outcome
-    /// is [`Outcome::Ack`], and make it [`Outcome::Release`] if that fails. It runs if a later extractor fails, too; if
+    /// is [`Outcome::Ack`], and make it [`Outcome::Conflict`] if that fails. It runs if a later extractor fails, too; if
     /// the handler panics it is dropped.
     pub fn before_settling<F, Fut>(&mut self, hook: F)
     where
         F: FnOnce(Outcome) -> Fut + Send + 'static,
         Fut: Future<Output = Outcome> + Send + 'static,
     {
-        let hooks = self.hooks().unwrap_or_default();
+        let hooks = self.hooks();
         let mut list = hooks.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.push(Box::new(|outcome| Box::pin(hook(outcome))));
-        drop(list);
-        self.extensions_mut().insert(hooks);
     }
 
-    fn hooks(&self) -> Option<Hooks> {
-        self.extensions().get::<Hooks>().cloned()
+    /// The list that everybody who has this delivery adds to.
+    fn hooks(&mut self) -> Hooks {
+        self.hooks.get_or_insert_default().clone()
     }
 }
 

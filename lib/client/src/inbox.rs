@@ -3,7 +3,7 @@
 //! The broker's prefetch bounds it. With an order by key, a message waits here while another one of its key is worked on:
 //! one at a time per key, in the order of arrival, and as many keys beside each other as there are workers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -46,6 +46,8 @@ struct State {
     ready: VecDeque<Delivery>,
     /// Keys that are worked on or ready, and what waits behind.
     lanes: HashMap<Box<str>, VecDeque<Delivery>>,
+    /// Keys of which a message went back to its queue: what comes behind it must go back as well.
+    closed: HashSet<Box<str>>,
     ended: bool,
 }
 
@@ -64,16 +66,21 @@ impl Inbox {
         Self { order, state: Mutex::default(), hints: Semaphore::new(0), workers }
     }
 
-    /// Takes in what one read of the socket has brought.
-    pub(crate) fn put(&self, deliveries: impl Iterator<Item = Delivery>) {
+    /// Takes in what one read of the socket has brought; returns what has to go back.
+    #[must_use]
+    pub(crate) fn put(&self, deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
         let mut state = self.lock();
-        let mut hints = 0;
+        let (mut hints, mut unwanted) = (0, Vec::new());
         for delivery in deliveries {
             let Some(key) = self.order.key(&delivery) else {
                 state.ready.push_back(delivery);
                 hints += 1;
                 continue;
             };
+            if state.closed.contains(&key) {
+                unwanted.push(delivery);
+                continue;
+            }
             if let Some(lane) = state.lanes.get_mut(&key) {
                 lane.push_back(delivery);
                 continue;
@@ -84,6 +91,7 @@ impl Inbox {
         }
         drop(state);
         self.hints.add_permits(hints);
+        unwanted
     }
 
     /// The next delivery for a worker; `None` when the inbox has ended and is empty. Cancel-safe.
@@ -124,10 +132,25 @@ impl Inbox {
         self.hints.add_permits(hints);
     }
 
+    /// A delivery goes back to its queue, for good as far as this consumer is concerned: so do those behind it of its key,
+    /// which would overtake it, now (they are returned) and when they come.
+    #[must_use]
+    pub(crate) fn give_back(&self, delivery: &Delivery) -> Vec<Delivery> {
+        let Some(key) = self.order.key(delivery) else { return Vec::new() };
+        let mut state = self.lock();
+        let behind = state.lanes.remove(&key).unwrap_or_default();
+        state.closed.insert(key);
+        let hints = if state.ended { self.workers.max(1) } else { 0 };
+        drop(state);
+        self.hints.add_permits(hints);
+        behind.into()
+    }
+
     /// The channel is gone and everything that nobody works on will come again.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
         let ready = std::mem::take(&mut state.ready);
+        state.closed.clear();
         for delivery in &ready {
             if let Some(key) = self.order.key(delivery) {
                 state.lanes.remove(&key);
@@ -164,6 +187,10 @@ mod tests {
         Delivery::new(origin, &[0, 0], b"")
     }
 
+    fn put<const N: usize>(inbox: &Inbox, deliveries: [Delivery; N]) {
+        assert!(inbox.put(deliveries.into_iter()).is_empty());
+    }
+
     fn ready(inbox: &Inbox) -> Vec<u64> {
         inbox.take_ready(10).iter().map(|delivery| delivery.receipt.tag).collect()
     }
@@ -172,7 +199,7 @@ mod tests {
     fn one_message_of_a_key_is_worked_on_at_a_time_and_other_keys_beside_it() {
         let inbox = Inbox::new(Order::RoutingKey, 4);
         let (first, second) = (delivery("a", 1), delivery("a", 2));
-        inbox.put([first.clone(), second, delivery("b", 3), delivery("a", 4)].into_iter());
+        put(&inbox, [first.clone(), second, delivery("b", 3), delivery("a", 4)]);
 
         assert_eq!(ready(&inbox), [1, 3]);
         assert!(ready(&inbox).is_empty());
@@ -183,18 +210,38 @@ mod tests {
     #[test]
     fn what_was_lost_with_its_channel_does_not_block_its_key() {
         let inbox = Inbox::new(Order::RoutingKey, 4);
-        inbox.put([delivery("a", 1), delivery("a", 2)].into_iter());
+        put(&inbox, [delivery("a", 1), delivery("a", 2)]);
 
         inbox.clear();
-        inbox.put(std::iter::once(delivery("a", 7)));
+        put(&inbox, [delivery("a", 7)]);
 
         assert_eq!(ready(&inbox), [7]);
+    }
+
+    #[test]
+    fn what_goes_back_takes_those_behind_it_of_its_key_along() {
+        let inbox = Inbox::new(Order::RoutingKey, 4);
+        let first = delivery("a", 1);
+        put(&inbox, [first.clone(), delivery("a", 2), delivery("b", 3)]);
+        assert_eq!(ready(&inbox), [1, 3]);
+
+        let tags = |deliveries: Vec<Delivery>| -> Vec<u64> {
+            deliveries.iter().map(|delivery| delivery.receipt.tag).collect()
+        };
+        assert_eq!(tags(inbox.give_back(&first)), [2]);
+        let late = [delivery("a", 4), delivery("b", 5)];
+        assert_eq!(tags(inbox.put(late.into_iter())), [4]);
+
+        // On another channel everything begins anew.
+        inbox.clear();
+        put(&inbox, [delivery("a", 6)]);
+        assert_eq!(ready(&inbox), [6]);
     }
 
     #[tokio::test]
     async fn workers_end_after_the_last_message_of_the_last_key() {
         let inbox = Inbox::new(Order::RoutingKey, 2);
-        inbox.put([delivery("a", 1), delivery("a", 2)].into_iter());
+        put(&inbox, [delivery("a", 1), delivery("a", 2)]);
         inbox.end();
 
         let first = inbox.take().await.unwrap();

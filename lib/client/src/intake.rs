@@ -134,7 +134,9 @@ impl Flow {
     /// Hands a turn's deliveries to the workers.
     pub(crate) fn hand_over(&mut self) {
         if !self.arrived.is_empty() {
-            self.intake.inbox.put(self.arrived.drain(..));
+            for unwanted in self.intake.inbox.put(self.arrived.drain(..)) {
+                self.intake.settlements.put(unwanted.receipt, Settle::Requeue);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! | handlers | [`consume`], [`consume_batch`], [`rpc`], [`http_consumer`]; [`Router`], [`serve`], [`App`] |
 //! | what handlers take | [`State`], [`Meta`], [`Typed`], [`Json`], [`Csv`], [`Batch`], [`Extension`], [`Delivery`] |
 //! | what handlers return | [`Ack`], [`Reply`], [`Fail`], [`Outcome`], [`RpcError`] |
+//! | a transaction per message (features `postgres`, `mysql`, `sqlite`) | `Tx` |
 //! | calls | [`Client::call`], [`Call::gather_for`] |
 //! | around handlers | [`layers`] |
 //! | what is seen of it | [`Metrics`], [`TraceContext`] |
@@ -67,6 +68,8 @@ mod settlements;
 mod topology;
 mod trace;
 mod transport;
+#[cfg(feature = "outbox")]
+mod tx;
 mod worker;
 
 pub use backoff::Backoff;
@@ -97,4 +100,6 @@ pub use serve::{App, Serve, serve};
 pub use topology::{Binding, Exchange, Queue, Topology, TopologyError};
 pub use trace::{TraceContext, TraceError};
 pub use transport::TransportError;
+#[cfg(feature = "outbox")]
+pub use tx::Tx;
 pub use worker::{QUEUE_HEADER, REASON_HEADER};

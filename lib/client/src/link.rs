@@ -285,7 +285,7 @@ impl Lasting {
 }
 
 /// Between half of the pause and all of it, so that many clients do not come back at once.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     // A random identity is random enough; it saves a generator.
     let random = uuid::Uuid::new_v4().as_u128() % 1000;
     let share = u32::try_from(random).unwrap_or(0);

@@ -33,8 +33,15 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-    /// It goes back to its place at once, for somebody else; not an attempt of ours.
+    /// It goes back to its place at once, for somebody else; not an attempt of ours. In an order by key it would be
+    /// overtaken: there it is tried again here, as after a conflict.
     Release,
+    /// Not its fault, and not an attempt: it is tried again within moments, in the worker's hands; after a while of that
+    /// it goes back to its place.
+    Conflict {
+        /// What was in its way.
+        reason: String,
+    },
 }
 
 /// The body of an answer.
@@ -64,7 +71,8 @@ pub struct Reply<T>(pub T);
 
 /// Why a message was not handled, and what is to become of it.
 ///
-/// Any error becomes a [`Fail::retry`] by `?`.
+/// Any error becomes a [`Fail::retry`] by `?`; one that says that transactions were in each other's way becomes a
+/// [`Fail::conflict`] (with a feature for a database).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fail(Outcome);
 
@@ -89,24 +97,44 @@ impl Fail {
         Self(Outcome::Drop { reason: reason.to_string() })
     }
 
-    /// Back to its place at once, as after a conflict of transactions.
+    /// Back to its place at once, for somebody else.
     #[must_use]
     pub const fn release() -> Self {
         Self(Outcome::Release)
     }
+
+    /// Again within moments, without counting: transactions were in each other's way, or what all messages need is away.
+    pub fn conflict(reason: impl Display) -> Self {
+        Self(Outcome::Conflict { reason: reason.to_string() })
+    }
+
+    /// Handled before: it is acknowledged without a handler.
+    #[cfg(feature = "outbox")]
+    pub(crate) const fn handled_before() -> Self {
+        Self(Outcome::Ack)
+    }
 }
 
-impl<E: std::error::Error> From<E> for Fail {
+impl<E: std::error::Error + 'static> From<E> for Fail {
     fn from(error: E) -> Self {
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason.push_str(": ");
-            reason.push_str(&cause.to_string());
-            source = cause.source();
+        #[cfg(feature = "outbox")]
+        if posthouse_outbox::is_conflict(&error) {
+            return Self::conflict(story(&error));
         }
-        Self::retry(reason)
+        Self::retry(story(&error))
     }
+}
+
+/// What an error says, and what has caused it.
+pub(crate) fn story(error: &dyn std::error::Error) -> String {
+    let mut story = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        story.push_str(": ");
+        story.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    story
 }
 
 /// What a handler may return.

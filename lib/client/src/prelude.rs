@@ -5,3 +5,5 @@ pub use crate::{
     Options, Outcome, Queue, Reply, Request, Router, RpcError, State, Topology, Typed, consume,
     consume_batch, http_consumer, rpc, serve,
 };
+#[cfg(feature = "outbox")]
+pub use crate::{FromState, Tx};

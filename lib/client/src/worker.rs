@@ -14,6 +14,7 @@ use crate::consumer::{DeadLetters, DeliveryService, Policy, Waiting, Work, waiti
 use crate::delivery::{ATTEMPT_HEADER, Delivery};
 use crate::error::PublishError;
 use crate::intake::Intake;
+use crate::link::jittered;
 use crate::metrics::QueueMetrics;
 use crate::outcome::{Answer, Outcome};
 use crate::publish::{Draft, Publish};
@@ -23,6 +24,16 @@ use crate::topology::text;
 
 /// How long a message is held that could be put nowhere, before it goes back to its queue.
 const NOWHERE_PAUSE: Duration = Duration::from_secs(1);
+
+/// First wait after a conflict; twice as long each time, and cut at random, so that two do not meet again.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest wait after a conflict.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often a message is tried again here after conflicts before it goes back to its queue, if it has no order to keep:
+/// about ten seconds. Brokers count what is given back, so it should not happen lightly.
+const CONFLICTS_MAX: u32 = 10;
 
 /// Headers that brokers have written about the past of a message, or that would act once more on its copy.
 const NOT_COPIED: [&str; 14] = [
@@ -80,6 +91,10 @@ pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
                     .await
                     .unwrap_or_else(|panic| vec![panicked(panic.as_ref()); deliveries.len()]);
                 bench.metrics.handling.observe(began.elapsed().as_secs_f64());
+                if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Conflict { .. })) {
+                    // They go back at once and come again: this is no tight circle.
+                    tokio::time::sleep(jittered(NOWHERE_PAUSE)).await;
+                }
                 for (delivery, outcome) in deliveries.iter().zip(outcomes) {
                     bench.end(delivery, outcome).await;
                 }
@@ -91,25 +106,42 @@ pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
 impl Bench {
     async fn handle(&self, service: &mut DeliveryService, delivery: Delivery) {
         let mut attempt = delivery.attempt();
+        let mut conflicts = 0;
         loop {
             self.metrics.attempts.inc();
             let began = Instant::now();
             let outcome = self.run(service, delivery.clone(), attempt).await;
             self.metrics.handling.observe(began.elapsed().as_secs_f64());
-            // In an order, what is tried again keeps its place: it waits here.
             let wait = match &outcome {
+                // In an order, what is tried again keeps its place: it waits here.
                 Outcome::Retry { after, .. } if self.ordered => {
-                    self.policy.backoff.wait(attempt, *after)
+                    let wait = self.policy.backoff.wait(attempt, *after);
+                    attempt += u32::from(wait.is_some());
+                    wait
+                }
+                Outcome::Release if self.ordered => Some(conflict_pause(&mut conflicts)),
+                Outcome::Conflict { reason } if self.ordered || conflicts < CONFLICTS_MAX => {
+                    tracing::debug!(queue = delivery.queue(), conflicts, reason, "a conflict");
+                    Some(conflict_pause(&mut conflicts))
                 }
                 _ => None,
             };
             let Some(wait) = wait else { return self.end_after(&delivery, outcome, attempt).await };
             if self.intake.cancelled.load(Ordering::Acquire) {
-                return self.settle(&delivery, Settle::Requeue);
+                return self.give_back(&delivery);
             }
-            self.metrics.retried.inc();
+            if matches!(outcome, Outcome::Retry { .. }) {
+                self.metrics.retried.inc();
+            }
             tokio::time::sleep(wait).await;
-            attempt += 1;
+        }
+    }
+
+    /// Back to the queue because this consumer ends, with what is behind it in its order.
+    fn give_back(&self, delivery: &Delivery) {
+        self.intake.settlements.put(delivery.receipt, Settle::Requeue);
+        for behind in self.intake.inbox.give_back(delivery) {
+            self.intake.settlements.put(behind.receipt, Settle::Requeue);
         }
     }
 
@@ -173,6 +205,14 @@ impl Bench {
                 Settle::Ack
             }
             Outcome::Release => Settle::Requeue,
+            Outcome::Conflict { reason } => {
+                tracing::warn!(
+                    queue = delivery.queue(),
+                    reason,
+                    "a message goes back to its queue"
+                );
+                Settle::Requeue
+            }
         };
         self.settle(delivery, settle);
     }
@@ -300,6 +340,12 @@ fn copy(delivery: &Delivery) -> Draft {
         app_id: own(properties.app_id),
         ..Draft::default()
     }
+}
+
+fn conflict_pause(conflicts: &mut u32) -> Duration {
+    let pause = CONFLICT_PAUSE.saturating_mul(1_u32.checked_shl(*conflicts).unwrap_or(u32::MAX));
+    *conflicts = conflicts.saturating_add(1);
+    jittered(pause.min(CONFLICT_PAUSE_MAX))
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Outcome {

@@ -112,6 +112,14 @@ pub trait Dialect: Database + sealed::Sealed {
         id: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    /// Whether an inbox row is there, as this connection sees it.
+    #[doc(hidden)]
+    fn is_claimed(
+        connection: &mut Self::Connection,
+        consumer: &str,
+        id: &str,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// Removes at most `limit` inbox rows older than `age`; returns how many.
     #[doc(hidden)]
     fn purge_inbox(

@@ -1,5 +1,7 @@
 //! What can go wrong, and whether to try again.
 
+use sqlx::error::DatabaseError;
+
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +22,53 @@ pub enum Error {
     },
 }
 
+/// Whether transactions were in each other's way: a serialisable one lost, a deadlock was resolved at our cost, a lock was
+/// not to be had in time. Nothing was kept, and the same transaction may succeed a moment later.
+///
+/// Looks at the error and at everything that has caused it, so it may be an application's own.
+#[must_use]
+pub fn is_conflict(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let plain = match error.downcast_ref::<sqlx::Error>() {
+            Some(sqlx::Error::Database(error)) => return loses(&**error),
+            _ => error.downcast_ref::<Box<dyn DatabaseError>>(),
+        };
+        // An error that passes for its cause (`#[error(transparent)]`) shows what lies behind sqlx's own.
+        plain.is_some_and(|error| loses(&**error)) || shows_to_lose(error)
+    })
+}
+
+fn shows_to_lose(error: &(dyn std::error::Error + 'static)) -> bool {
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return loses(error);
+    }
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return loses(error);
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.downcast_ref::<sqlx::sqlite::SqliteError>() {
+        return loses(error);
+    }
+    false
+}
+
+fn loses(error: &dyn DatabaseError) -> bool {
+    // MySQL: deadlock, lock wait timeout, no wait. MariaDB: the row was changed since the transaction's snapshot.
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return matches!(error.number(), 1213 | 1205 | 3572 | 1020);
+    }
+    let code = error.code().unwrap_or_default();
+    match code.parse::<u32>() {
+        // SQLite: the lower byte says busy or locked, those above it why.
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6),
+        // PostgreSQL: serialisation, deadlock, lock not available.
+        _ => matches!(&*code, "40001" | "40P01" | "55P03"),
+    }
+}
+
 impl Error {
     /// Whether the same call may succeed a moment later: the connection broke, a deadlock was resolved at our cost, a
     /// serialisable transaction lost.
@@ -33,12 +82,9 @@ impl Error {
             | sqlx::Error::BeginFailed => true,
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default();
-                // PostgreSQL: serialisation, deadlock, shutdown, connections. MySQL: deadlock, lock wait. SQLite: busy.
-                let transient =
-                    ["40001", "40P01", "57P01", "57P02", "57P03", "53300", "1213", "1205"];
-                transient.contains(&&*code)
-                    || matches!(&*code, "5" | "6" | "261" | "517")
-                    || code.starts_with("08")
+                // PostgreSQL: shutdown, connections. MariaDB: somebody ended the connection.
+                let transient = ["57P01", "57P02", "57P03", "53300", "70100"];
+                loses(&**error) || transient.contains(&&*code) || code.starts_with("08")
             }
             _ => false,
         }

@@ -61,3 +61,20 @@ where
         false => Ok(Claim::Duplicate),
     }
 }
+
+/// Whether a claim of [`claim_once`] still stands in the transaction of `connection`: to be asked before its commit.
+///
+/// Databases undo transactions by themselves, and then let their connections say commit and even answer that they did:
+/// PostgreSQL after any statement that failed, MySQL after a deadlock, SQLite when it finds no space. Whoever does not pass
+/// the error of a statement on would take a message for handled whose effects are gone.
+///
+/// # Errors
+///
+/// If the database refuses, as PostgreSQL does then.
+pub async fn still_claimed<C>(connection: &mut C, consumer: &str, id: &str) -> Result<bool, Error>
+where
+    C: Connection,
+    C::Database: Dialect<Connection = C>,
+{
+    <C::Database as Dialect>::is_claimed(connection, consumer, id).await
+}

@@ -38,7 +38,7 @@ pub mod signature;
 pub mod transport;
 
 pub use dialect::{Counts, DeadLetter, Dialect, Letter, State, Which};
-pub use error::Error;
+pub use error::{Error, is_conflict};
 pub use message::Message;
 pub use outbox::{Outbox, OutboxTransaction, Sent};
 pub use relay::{Counters, Relay, Settings};

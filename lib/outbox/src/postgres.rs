@@ -323,6 +323,16 @@ impl Dialect for Postgres {
         Ok(done.rows_affected() == 1)
     }
 
+    async fn is_claimed(
+        connection: &mut PgConnection,
+        consumer: &str,
+        id: &str,
+    ) -> Result<bool, Error> {
+        let row = "select true from posthouse_inbox where consumer = $1 and id = $2";
+        let row = sqlx::query(row).bind(consumer).bind(id);
+        Ok(row.fetch_optional(connection).await?.is_some())
+    }
+
     async fn purge_inbox(
         connection: &mut PgConnection,
         age: Duration,

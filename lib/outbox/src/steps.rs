@@ -327,6 +327,16 @@ macro_rules! implement_in_steps {
                 added(sqlx::query(claim).bind(consumer).bind(id).execute(connection).await)
             }
 
+            async fn is_claimed(
+                connection: &mut $connection,
+                consumer: &str,
+                id: &str,
+            ) -> Result<bool, Error> {
+                let row = "select 1 from posthouse_inbox where consumer = ? and id = ?";
+                let row = sqlx::query(row).bind(consumer).bind(id);
+                Ok(row.fetch_optional(connection).await?.is_some())
+            }
+
             async fn purge_inbox(
                 connection: &mut $connection,
                 age: Duration,

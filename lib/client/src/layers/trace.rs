@@ -55,5 +55,6 @@ const fn name(outcome: &Result<Outcome, BoxError>) -> &'static str {
         Ok(Outcome::Dead { .. }) => "dead",
         Ok(Outcome::Drop { .. }) => "drop",
         Ok(Outcome::Release) => "release",
+        Ok(Outcome::Conflict { .. }) => "conflict",
     }
 }

@@ -9,10 +9,16 @@
 )]
 
 mod batches;
+#[path = "../../../outbox/tests/it/broken_commit.rs"]
+mod broken_commit;
 mod broker;
 mod consuming;
 mod crashes;
 mod cutter;
+// The databases of the outbox's tests are those of the transactions.
+#[allow(dead_code, reason = "the outbox's tests use the rest")]
+#[path = "../../../outbox/tests/it/server.rs"]
+mod database;
 mod http_requests;
 mod layers;
 mod ordering;
@@ -20,3 +26,4 @@ mod publishing;
 mod rpc;
 mod tls;
 mod topology;
+mod transactions;

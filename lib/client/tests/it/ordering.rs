@@ -29,7 +29,11 @@ async fn handle(State(log): State<Arc<Mutex<Log>>>, meta: Meta, body: String) ->
     let fails_first = number % 7 == 3 && !log.done.contains_key(&format!("{key}/{number}"));
     if fails_first {
         log.done.insert(format!("{key}/{number}"), Vec::new());
-        return Err(Fail::retry("once"));
+        return Err(match number % 3 {
+            0 => Fail::retry("once"),
+            1 => Fail::conflict("once"),
+            _ => Fail::release(),
+        });
     }
     log.done.entry(key).or_default().push(number);
     log.total += 1;

@@ -9,7 +9,9 @@
 )]
 
 mod amqp;
+mod broken_commit;
 mod clocks;
+mod conflicts;
 mod ordering;
 mod process;
 mod receiving;

@@ -1,16 +1,11 @@
 //! The traps that outboxes fall into, one test each.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use posthouse_outbox::{Message, Outbox, SendError, Sent, State, Which};
 use sqlx::Postgres;
-use sqlx::postgres::PgPoolOptions;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
 
+use crate::broken_commit::{Lost, loses_first_commit};
 use crate::on_every_database;
 use crate::recorder::{Recorder, Running, quick};
 use crate::server::{Server, eventually};
@@ -119,28 +114,11 @@ async fn a_message_has_one_id_in_every_attempt_and_after_it_was_given_up<S: Serv
     assert!(recorder.tried().iter().all(|letter| letter.id == order.id));
 }
 
-/// What is lost when the connection breaks at a commit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Lost {
-    /// The commit never arrived: the transaction did not take place.
-    Request,
-    /// It did, and nobody heard of it.
-    Answer,
-}
-
 #[tokio::test]
 async fn a_commit_of_which_nobody_knows_is_looked_up_and_repeated_without_a_second_message() {
     for lost in [Lost::Request, Lost::Answer] {
         let (direct, pool) = Postgres::outbox().await;
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join(".s.PGSQL.5432");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let options = pool.connect_options();
-        let server = options.get_socket().unwrap().join(".s.PGSQL.5432");
-        let proxy = tokio::spawn(break_first_commit(listener, server, lost));
-        let broken = PgPoolOptions::new();
-        let broken = broken.connect_with((*options).clone().socket(folder.path())).await.unwrap();
-        let outbox = Outbox::new(broken);
+        let outbox = Outbox::new(loses_first_commit(&pool, lost).await);
         let order = message("orders.placed").dedupe("order-7");
 
         let mut transaction = outbox.begin().await.unwrap();
@@ -158,47 +136,5 @@ async fn a_commit_of_which_nobody_knows_is_looked_up_and_repeated_without_a_seco
         transaction.commit().await.unwrap();
         assert_eq!(sent == Sent::Duplicate, lost == Lost::Answer);
         assert_eq!(direct.count().await.unwrap().waiting, 1);
-        proxy.abort();
-    }
-}
-
-/// Passes everything on between a client and the server, but loses the first commit.
-async fn break_first_commit(listener: UnixListener, server: PathBuf, lost: Lost) {
-    let is_done = Arc::new(AtomicBool::new(false));
-    while let Ok((client, _)) = listener.accept().await {
-        let server = UnixStream::connect(&server).await.unwrap();
-        tokio::spawn(pass_on(client, server, lost, Arc::clone(&is_done)));
-    }
-}
-
-async fn pass_on(
-    mut client: UnixStream,
-    mut server: UnixStream,
-    lost: Lost,
-    is_done: Arc<AtomicBool>,
-) {
-    let (mut said, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut said) => {
-                let Ok(read @ 1..) = read else { return };
-                let is_commit = said[..read].windows(7).any(|window| window == b"COMMIT\0");
-                if is_commit && !is_done.swap(true, Ordering::SeqCst) {
-                    if lost == Lost::Answer {
-                        server.write_all(&said[..read]).await.unwrap();
-                        // The answer comes when the transaction has taken place; it goes nowhere.
-                        assert_ne!(server.read(&mut answered).await.unwrap(), 0);
-                    }
-                    return;
-                }
-                server.write_all(&said[..read]).await.unwrap();
-            }
-            read = server.read(&mut answered) => {
-                let Ok(read @ 1..) = read else { return };
-                if client.write_all(&answered[..read]).await.is_err() {
-                    return;
-                }
-            }
-        }
     }
 }
