@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthouse_outbox::{Error, Message, Sent, State};
-use sqlx::Acquire as _;
+use sqlx::{Acquire as _, MySql};
 
 use crate::on_every_database;
 use crate::recorder::{Recorder, Running, quick};
@@ -19,6 +19,22 @@ on_every_database!(
     the_tables_can_be_made_by_many_programs_at_once,
     sending_adds_one_statement_and_no_row_elsewhere,
 );
+
+/// Whatever character set the server has for what does not name one.
+#[tokio::test]
+async fn text_that_mariadb_is_given_by_sql_keeps_all_its_characters() {
+    let (outbox, pool) = MySql::outbox().await;
+    let recorder = Recorder::new();
+
+    let mut connection = pool.acquire().await.unwrap();
+    let send = r#"call posthouse_send('orders 📦', '{}', '{"key": "ada 😀"}', @id)"#;
+    MySql::run(&mut connection, send).await.unwrap();
+
+    let relay = Running::start(&outbox, recorder.clone(), quick());
+    recorder.until_sent(1).await;
+    relay.stop().await;
+    assert_eq!(recorder.topics(), ["orders 📦"]);
+}
 
 fn message(topic: &str) -> Message {
     Message::new(topic, "text/plain", "hello")

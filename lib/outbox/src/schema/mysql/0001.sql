@@ -49,8 +49,11 @@ create table posthouse_inbox (
 -- dedupe_id, cancel_key, content_type, headers (an object), delay and expires (seconds). `id` is the message's id, or null
 -- if a message with this source, topic and dedupe id is there.
 -- A procedure and not a function, because servers with a binary log let few users create functions that write.
+-- What names no character set would have the server's, and lose what that lacks.
 -- body
-create procedure posthouse_send(in topic varchar(255), in payload longblob, in options longtext, out id char(36))
+create procedure posthouse_send(
+    in topic varchar(255) character set utf8mb4, in payload longblob, in options longtext character set utf8mb4,
+    out id char(36))
 modifies sql data
 begin
     declare now_us bigint default timestampdiff(microsecond, '1970-01-01', utc_timestamp(6));
@@ -72,7 +75,8 @@ end;
 -- body
 -- Claims a message for a consumer. To be called in the transaction of its effects. `first` is 1 the first time, else 0.
 -- body
-create procedure posthouse_claim_once(in consumer varchar(255), in id varchar(255), out first int)
+create procedure posthouse_claim_once(
+    in consumer varchar(255) character set utf8mb4, in id varchar(255) character set utf8mb4, out first int)
 modifies sql data
 begin
     declare exit handler for 1062 set first = 0;
