@@ -193,7 +193,7 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
     let made = file.allocate(u64::from(capacity)).and_then(|()| {
         if !hurry {
             // A log that is filled fast is written in large groups, which gain nothing from it.
-            write_zeros_gently(file.as_ref(), u64::from(capacity), shared.options.background)?;
+            write_zeros_gently(file.as_ref(), u64::from(capacity), shared)?;
         }
         file.sync_data()
     });
@@ -206,15 +206,17 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
 
 /// Fills a file piece by piece, each brought to disk on its own, with as much rest as work: all at once they would keep the
 /// disk from the log's syncs for as long as they take, tens of milliseconds for 64 MiB.
-fn write_zeros_gently(file: &dyn VfsFile, capacity: u64, rest: bool) -> io::Result<()> {
+///
+/// Ends early when the pool closes: what is left is zero for whoever reads it, only slower to be written the first time.
+fn write_zeros_gently(file: &dyn VfsFile, capacity: u64, shared: &Shared) -> io::Result<()> {
     let mut from = 0;
-    while from < capacity {
+    while from < capacity && !shared.keeper.state().stop {
         let start = Instant::now();
         let to = capacity.min(from + PIECE_BYTES);
         write_zeros(file, from, to)?;
         file.sync_data()?;
         from = to;
-        if rest {
+        if shared.options.background {
             std::thread::sleep(start.elapsed());
         }
     }

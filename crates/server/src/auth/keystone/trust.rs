@@ -182,7 +182,7 @@ fn microsecond() -> u32 {
     let mut random = [0; 4];
     match rand::fill(&mut random) {
         Ok(()) => u32::from_le_bytes(random) % 1_000_000,
-        // All are alike then, which costs a question more.
+        // All are alike then: two within a second conflict, and the second one's caller hears that and tries again.
         Err(_) => 0,
     }
 }

@@ -199,7 +199,7 @@ impl Service {
                 )));
             }
             Published::Refused => {
-                // Other queues may have taken it: its id would make the next attempt a duplicate.
+                // No queue keeps any of it: its sender tries again, and that is no duplicate.
                 publisher.discard();
                 return Err(Refusal::Unavailable("A queue is full and refuses messages.".into()));
             }
