@@ -251,11 +251,15 @@ impl Reading {
 
     /// The segment that was written last: one pass, in which what a mark says to be durable is applied.
     fn last(&mut self, segment: &Arc<Segment>, known: u32) -> io::Result<()> {
-        let Some(mut window) = window(segment) else { return Ok(()) };
+        let Some(file) = segment.file.get() else { return Ok(()) };
+        // Most of it may be only allocated: reading that would take longer than all that was written. Asked before anything
+        // is read, because what the kernel reads ahead counts as written.
+        let end = u32::try_from(file.written_to()?).unwrap_or(u32::MAX).min(segment.capacity);
+        let mut window = Window::new(file.as_ref());
         let mut sidecar = SidecarBuilder::default();
         let mut waiting =
             Waiting { seen: VecDeque::new(), durable: known.max(DATA_START), reached: DATA_START };
-        scan(&mut window, segment, DATA_START, segment.capacity, |found| {
+        scan(&mut window, segment, DATA_START, end, |found| {
             waiting.add(segment, &found);
             while let Some(seen) = waiting.next_durable() {
                 self.seen(segment, seen, &mut sidecar);
