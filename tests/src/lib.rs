@@ -10,6 +10,7 @@
 //! | [`disk`] | a disk that can be filled |
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
 //! | [`http`] | an HTTP client for the queue service |
+//! | [`rabbitmq`] | Debian's RabbitMQ, to compare with and to talk to |
 //! | [`receiver`] | a receiver of webhooks |
 //! | [`frame`] | frames and the arguments of methods, octet by octet |
 //! | [`value`] | field tables |
@@ -33,6 +34,7 @@ pub mod frame;
 pub mod http;
 pub mod message;
 pub mod program;
+pub mod rabbitmq;
 pub mod receiver;
 pub mod socket;
 pub mod value;

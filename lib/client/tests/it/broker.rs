@@ -1,15 +1,10 @@
 //! The brokers that every scenario runs on.
 
 use std::future::Future;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use posthouse_client::{Client, Options};
 use posthouse_testing::TestBus;
-use tempfile::TempDir;
 
 /// The longest that anything may take before a test gives up; generous, because test machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,81 +41,9 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn()
     }
 }
 
-/// RabbitMQ's address; `None` if it is not installed here, unless the run must be complete.
-async fn rabbitmq() -> Option<String> {
-    static RABBIT: OnceLock<Option<Rabbit>> = OnceLock::new();
-    let started = tokio::task::spawn_blocking(|| {
-        RABBIT.get_or_init(Rabbit::start).as_ref().map(|rabbit| rabbit.url.clone())
-    });
-    let url = started.await.unwrap()?;
-    let began = Instant::now();
-    while Client::connect(&url).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(120), "RabbitMQ does not start");
-        tokio::task::spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(100)))
-            .await
-            .unwrap();
-    }
-    Some(url)
-}
-
-/// A node of its own: own name, ports and folder. It ends, and its folder goes, when this program has ended.
-struct Rabbit {
-    url: String,
-    _processes: Vec<Child>,
-}
-
-impl Rabbit {
-    fn start() -> Option<Self> {
-        let server = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
-        if !server.exists() {
-            let complete = std::env::var_os("POSTHOUSE_TESTS_COMPLETE").is_some();
-            assert!(!complete, "this run must be complete, and RabbitMQ is not installed");
-            eprintln!("skipped on RabbitMQ: it is not installed here (Debian: rabbitmq-server)");
-            return None;
-        }
-        // Nothing of this program runs after its last test: the shell below removes it.
-        let folder = TempDir::new().unwrap().keep();
-        let ports = [free_port(), free_port(), free_port()];
-        let [amqp, distribution, mapper] = ports;
-        let plugins = folder.join("plugins");
-        std::fs::write(&plugins, "[].\n").unwrap();
-        std::fs::write(folder.join("empty"), "").unwrap();
-        // Other tests fill disks on purpose; this broker is not to block its publishers for that.
-        std::fs::write(folder.join("some.conf"), "disk_free_limit.absolute = 1MB\n").unwrap();
-        // The shell ends them when our end of its standard input is closed, however we end.
-        let guarded = |program: &Path, arguments: &[&str]| {
-            let script = "\"$@\" </dev/null & child=$!; read -r end; \
-                          pkill -KILL -P $child; kill -KILL $child; wait; rm -rf \"$HOME\"";
-            let mut command = Command::new("sh");
-            command.args(["-c", script, "sh"]).arg(program).args(arguments);
-            command.env("HOME", &folder);
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-            command
-        };
-        let mapped = mapper.to_string();
-        let epmd = guarded(Path::new("epmd"), &["-address", "127.0.0.1", "-port", &mapped])
-            .spawn()
-            .unwrap();
-        let node = format!("t{}@localhost", std::process::id());
-        let rabbit = guarded(server, &[])
-            .env("RABBITMQ_NODENAME", node)
-            .env("RABBITMQ_NODE_PORT", amqp.to_string())
-            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_DIST_PORT", distribution.to_string())
-            .env("ERL_EPMD_PORT", mapped)
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
-            .env("RABBITMQ_LOG_BASE", folder.join("log"))
-            .env("RABBITMQ_ENABLED_PLUGINS_FILE", &plugins)
-            .env("RABBITMQ_CONF_ENV_FILE", folder.join("empty"))
-            .env("RABBITMQ_CONFIG_FILE", folder.join("some.conf"))
-            .spawn()
-            .unwrap();
-        let url = format!("amqp://guest:guest@127.0.0.1:{amqp}");
-        Some(Self { url, _processes: vec![epmd, rabbit] })
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// RabbitMQ's address; `None` if it is not installed here. It starts once in this test program.
+pub(crate) async fn rabbitmq() -> Option<String> {
+    // Its start takes longer than the other tasks of a thread should wait.
+    let started = tokio::task::spawn_blocking(it::rabbitmq::rabbitmq).await.unwrap();
+    started.map(|address| format!("amqp://guest:guest@{address}"))
 }

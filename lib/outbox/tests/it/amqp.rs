@@ -1,4 +1,4 @@
-//! From the outbox to a real broker, through the library and through the program.
+//! From the outbox to a real broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use posthouse_outbox::transport::amqp::Amqp;
 use posthouse_outbox::{Message, Settings};
 use sqlx::Postgres;
 
-use crate::process::Process;
 use crate::recorder::{Running, quick};
 use crate::server::{Server, eventually};
 
@@ -108,44 +107,4 @@ fn quick_and_patient() -> Settings {
     let mut settings = quick();
     settings.schedule.attempts = 1_000_000;
     settings
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_program_makes_the_tables_relays_and_ends_when_told() {
-    let pool = Postgres::empty().await;
-    let options = pool.connect_options();
-    let database = format!(
-        "postgres:///{}?host={}&user=postgres",
-        options.get_database().unwrap(),
-        options.get_socket().unwrap().display()
-    );
-    let broker = it::Program::start();
-    let connection = it::Broker::Foreign(broker.address).connect();
-    let channel = connection.channel();
-    channel.declare_durable("orders.placed", &[]).unwrap();
-    let mut relay = it::program::command();
-    relay.args(["relay", "--migrate", "--database", &database, "--to", &amqp(&broker, "")]);
-    let mut relay = Process::start(&mut relay);
-    relay.until("ready");
-
-    // Any language: one statement.
-    let mut connection = pool.acquire().await.unwrap();
-    let send = "select posthouse_send('orders.placed', '{\"id\": 7}', key => 'customer-1')";
-    Postgres::run(&mut connection, send).await.unwrap();
-    let got = channel.take_soon("orders.placed");
-    assert_eq!(got.body, br#"{"id": 7}"#);
-
-    relay.stop();
-    let status = posthouse(&["--json", "outbox", "status", "--database", &database]);
-    assert_eq!(status.trim(), r#"{"waiting":0,"dead":0,"oldest_due_ms":0}"#);
-    let script = posthouse(&["outbox", "schema", "--db", "postgres"]);
-    let fresh = Postgres::empty().await;
-    Postgres::run(&mut fresh.acquire().await.unwrap(), &script).await.unwrap();
-    posthouse_outbox::Outbox::new(fresh).migrate().await.unwrap();
-}
-
-fn posthouse(arguments: &[&str]) -> String {
-    let output = it::program::command().args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }

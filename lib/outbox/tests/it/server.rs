@@ -34,6 +34,9 @@ pub(crate) trait Server: Dialect {
     /// An empty database of its own.
     fn empty() -> impl Future<Output = Pool<Self>> + Send;
 
+    /// The address of such a database, as programs take it.
+    fn url(pool: &Pool<Self>) -> String;
+
     /// Runs statements that every database understands.
     fn run(
         connection: &mut Self::Connection,
@@ -57,6 +60,12 @@ impl Server for Postgres {
         pool.connect_with(server.database(&name)).await.expect("PostgreSQL")
     }
 
+    fn url(pool: &Pool<Self>) -> String {
+        let (options, folder) = (pool.connect_options(), it::database::postgres());
+        let name = options.get_database().unwrap();
+        format!("postgres:///{name}?host={}&user=postgres", folder.display())
+    }
+
     async fn run(connection: &mut Self::Connection, sql: &str) -> Result<(), sqlx::Error> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
     }
@@ -76,6 +85,10 @@ impl Server for Sqlite {
         let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let options = options.synchronous(SqliteSynchronous::Off).busy_timeout(PATIENCE);
         SqlitePoolOptions::new().max_connections(16).connect_with(options).await.expect("SQLite")
+    }
+
+    fn url(pool: &Pool<Self>) -> String {
+        format!("sqlite:{}", pool.connect_options().get_filename().display())
     }
 
     async fn run(connection: &mut Self::Connection, sql: &str) -> Result<(), sqlx::Error> {
@@ -98,6 +111,12 @@ impl Server for MySql {
         connection.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.unwrap();
         let pool = MySqlPoolOptions::new().max_connections(16);
         pool.connect_with(server.database(&name)).await.expect("MariaDB")
+    }
+
+    fn url(pool: &Pool<Self>) -> String {
+        let (options, socket) = (pool.connect_options(), it::database::mariadb());
+        let name = options.get_database().unwrap();
+        format!("mysql://root@localhost/{name}?socket={}", socket.display())
     }
 
     async fn run(connection: &mut Self::Connection, sql: &str) -> Result<(), sqlx::Error> {
