@@ -136,3 +136,45 @@ async fn messages_come_to_the_routes_of_the_web_application() {
     bus.quiet().await;
     bus.queue("orders.dead").assert_len(1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_is_told_of_if_it_was_placed_and_not_if_it_could_not_be_paid() {
+    let bus = TestBus::start().await;
+    let database = postgres().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outbox_with_postgres"));
+    command.env("DATABASE_URL", &database);
+    let example = Example::run(command, &bus);
+    let address = example.line_with("listening").replace("listening ", "");
+    let broker = bus.url().rsplit('@').next().unwrap().trim_end_matches('/').parse().unwrap();
+    let connection = it::Broker::Foreign(broker).connect();
+    let channel = connection.channel();
+    channel.declare_durable("shipping", &[]).unwrap();
+    channel.bind("shipping", "amq.topic", "orders.#", &[]).unwrap();
+
+    let mut http = it::Http::connect(address.parse().unwrap());
+    http = http.with("Content-Type", "application/json");
+    assert_eq!(http.post("/orders", r#"{"customer":"ada","cents":2000}"#).status, 402);
+    assert_eq!(http.post("/orders", r#"{"customer":"ada","cents":700}"#).status, 201);
+
+    // The number of the order that was rolled back is used up; its message was never there.
+    assert_eq!(channel.take_soon("shipping").body, br#"{"id":2,"customer":"ada"}"#);
+    assert_eq!(channel.take_all("shipping"), Vec::<String>::new());
+}
+
+/// The address of an empty database.
+async fn postgres() -> String {
+    use sqlx::{Connection as _, Executor as _};
+
+    let folder = it::database::postgres().display();
+    let address = |name: &str| format!("postgres:///{name}?host={folder}&user=postgres");
+    let began = std::time::Instant::now();
+    let mut connection = loop {
+        match sqlx::PgConnection::connect(&address("postgres")).await {
+            Ok(connection) => break connection,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "PostgreSQL: {error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    connection.execute("create database shop").await.unwrap();
+    address("shop")
+}
