@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use posthouse_amqp::table::Value;
 
+use crate::broker::Broker;
 use crate::codec::Format;
 use crate::error::{AskError, ConnectError, PublishError, Result};
 use crate::link::{Command, Link};
@@ -183,6 +184,12 @@ impl Client {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// Which broker this is, or was when the connection last stood.
+    #[must_use]
+    pub fn broker(&self) -> Broker {
+        self.link.broker()
     }
 
     /// Waits until the connection stands; false if the client is closed.

@@ -235,7 +235,8 @@ impl<S: 'static> Consumer<S> {
     }
 
     /// Failed messages wait in their own queue and in their place, `min` × attempts but at most `max`, and are given up
-    /// after so many attempts. Needs Posthouse, or RabbitMQ from 4.3; nothing is copied, so nothing is ever doubled.
+    /// after so many attempts. Nothing is copied, so nothing is ever doubled. Needs Posthouse, or RabbitMQ from 4.3: an older
+    /// one would deliver them again at once, so starting there is an error ([`crate::Error::Unsupported`]).
     #[must_use]
     pub fn retry_in_queue(mut self, min: Duration, max: Duration, attempts: u32) -> Self {
         self.policy.backoff = Backoff::constant(min).attempts(attempts);

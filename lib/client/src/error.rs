@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::Unsupported;
 use crate::transport::TransportError;
 
 /// Why there is no connection.
@@ -82,6 +83,9 @@ pub enum PublishError {
     /// The message cannot be written: a name has more than 255 bytes, or the headers do not fit a frame.
     #[error("the message cannot be encoded: {0}")]
     Encode(Arc<str>),
+    /// The broker would not keep what the message is promised. It was not sent.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 impl PublishError {
@@ -136,6 +140,9 @@ pub enum Error {
     /// A topology is not what the code says.
     #[error(transparent)]
     Topology(#[from] crate::topology::TopologyError),
+    /// A consumer wants what the broker does not do.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 /// What most functions return.

@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | connect, publish, declare, ask | [`Client`], [`Options`], [`Message`], [`Publish`] |
+//! | connect, publish, declare, ask | [`Client`], [`Options`], [`Message`], [`Publish`], [`Broker`] |
 //! | exchanges, queues, bindings; plan, apply, diff | [`Topology`], [`Plan`] |
 //! | handlers | [`consume`], [`consume_batch`], [`rpc`], [`http_consumer`]; [`Router`], [`serve`], [`App`] |
 //! | what handlers take | [`State`], [`Meta`], [`Typed`], [`Json`], [`Csv`], [`Batch`], [`Extension`], [`Delivery`] |
@@ -38,6 +38,7 @@
 
 mod backoff;
 mod batch;
+mod broker;
 mod calls;
 mod client;
 mod codec;
@@ -74,6 +75,7 @@ mod worker;
 
 pub use backoff::Backoff;
 pub use batch::{Batch, BatchHandler};
+pub use broker::{Broker, Unsupported};
 pub use client::{Client, QueueLength};
 pub use codec::{CodecError, Format, from_csv, to_csv};
 pub use consumer::{BoxError, Consumer, DeliveryService, consume, consume_batch};

@@ -8,6 +8,7 @@ use posthouse_amqp::Address;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::broker::{Broker, Feature, Unsupported};
 use crate::calls::Calls;
 use crate::error::{AskError, ConnectError};
 use crate::intake::{Flow, Intake};
@@ -60,6 +61,8 @@ pub(crate) struct Lasting {
     pub(crate) work: Arc<Notify>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) status: watch::Sender<Status>,
+    /// The broker of the last connection.
+    pub(crate) broker: watch::Sender<Broker>,
     /// Who waits for the first connection.
     pub(crate) opened: Option<oneshot::Sender<Result<(), ConnectError>>>,
     pub(crate) topology: Topology,
@@ -80,6 +83,7 @@ pub(crate) struct Link {
     pub(crate) work: Arc<Notify>,
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    broker: watch::Receiver<Broker>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     /// Makes message identities unique together with [`Link::prefix`].
     count: AtomicU64,
@@ -103,6 +107,7 @@ impl Link {
         let calls = Arc::new(Calls::default());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (status, observed) = watch::channel(Status::Connecting);
+        let (broker, introduced) = watch::channel(Broker::default());
         let (opened, outcome) = oneshot::channel();
         let lasting = Lasting {
             address,
@@ -113,6 +118,7 @@ impl Link {
             work: Arc::clone(&work),
             commands: receiver,
             status,
+            broker,
             opened: Some(opened),
             topology: Topology::new(),
             flows: Vec::new(),
@@ -129,6 +135,7 @@ impl Link {
             work,
             commands,
             status: observed,
+            broker: introduced,
             task: tokio::sync::Mutex::new(Some(task)),
             count: AtomicU64::new(0),
             prefix: uuid::Uuid::new_v4().simple().to_string(),
@@ -160,6 +167,15 @@ impl Link {
         id.push('-');
         push_hex(&mut id, count);
         id
+    }
+
+    /// The broker of this connection, or of the last one.
+    pub(crate) fn broker(&self) -> Broker {
+        self.broker.borrow().clone()
+    }
+
+    pub(crate) fn must_have(&self, feature: Feature) -> Result<(), Unsupported> {
+        self.broker.borrow().must_have(feature)
     }
 
     /// Whether the connection stands now.

@@ -11,6 +11,7 @@ use posthouse_amqp::properties::Properties;
 use posthouse_amqp::raw_table::RawTable;
 use posthouse_amqp::table::{Table, Value};
 
+use crate::broker::Feature;
 use crate::error::PublishError;
 use crate::link::Link;
 use crate::outgoing::{Confirm, Packet};
@@ -145,8 +146,12 @@ impl Publish {
         self.with(|draft| draft.message_id = Some(id.into()))
     }
 
-    /// The broker drops further messages with this id for a while (10 minutes by default). Posthouse; RabbitMQ ignores it.
-    pub fn dedupe(self, id: &str) -> Self {
+    /// The broker drops further messages with this id for a while (10 minutes by default). Needs Posthouse: to RabbitMQ,
+    /// which would ignore it, nothing is sent ([`PublishError::Unsupported`]).
+    pub fn dedupe(mut self, id: &str) -> Self {
+        if let Err(unsupported) = self.link.must_have(Feature::Dedupe) {
+            self.draft = Err(unsupported.into());
+        }
         self.text_header("x-dedup-id", id)
     }
 

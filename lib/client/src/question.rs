@@ -64,6 +64,20 @@ impl Answer {
 }
 
 impl Question {
+    /// Class and method number.
+    pub(crate) const fn id(&self) -> (u16, u16) {
+        match self {
+            Self::Exchange(..) => ExchangeDeclare::ID,
+            Self::Queue(..) => QueueDeclare::ID,
+            Self::Bind(Binding { target: Target::Queue(_), .. }) => QueueBind::ID,
+            Self::Bind(Binding { target: Target::Exchange(_), .. }) => ExchangeBind::ID,
+            Self::Unbind { .. } => QueueUnbind::ID,
+            Self::Purge(_) => QueuePurge::ID,
+            Self::DeleteQueue(_) => QueueDelete::ID,
+            Self::DeleteExchange(_) => ExchangeDelete::ID,
+        }
+    }
+
     pub(crate) fn encode(&self, channel: u16, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Self::Exchange(exchange, manner) => exchange_declare(exchange, *manner, channel, out),

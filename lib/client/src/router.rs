@@ -2,7 +2,9 @@
 
 use tower::{Layer, Service};
 
-use crate::consumer::{BoxError, Consumer, DeadLetters, DeliveryService, Policy, Work, wrap};
+use crate::consumer::{
+    BoxError, Consumer, DeadLetters, DeliveryService, Policy, Waiting, Work, wrap,
+};
 use crate::delivery::Delivery;
 use crate::inbox::Order;
 use crate::outcome::IntoOutcome;
@@ -110,6 +112,11 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 }
 
 impl Router<()> {
+    /// Whether a consumer leaves it to the broker that messages wait.
+    pub(crate) fn retries_in_queue(&self) -> bool {
+        self.consumers.iter().any(|(_, consumer)| consumer.policy.waiting == Waiting::Broker)
+    }
+
     pub(crate) fn routes(self) -> Vec<Route> {
         let layers = self.layers;
         let route = |(queue, consumer): (String, Consumer<()>)| {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::broker::Feature;
 use crate::client::{Client, apply};
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Order};
@@ -97,7 +98,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], and [`Error::Topology`] if the broker has something otherwise than the router says.
+    /// [`Error::Connect`], [`Error::Topology`] if the broker has something otherwise than the router says, and
+    /// [`Error::Unsupported`] if a consumer wants what this broker is known not to do; nothing is declared then.
     pub async fn start(url: &str, router: Router, options: Options) -> Result<Self> {
         let metrics = Metrics::default();
         let publishing = options.clone().named(format!("{} (publishing)", options.name));
@@ -105,6 +107,9 @@ impl App {
         let drain_timeout = options.drain_timeout;
         let address = url.parse().map_err(crate::error::ConnectError::from)?;
         let link = Arc::new(Link::open(address, options, metrics).await?);
+        if router.retries_in_queue() {
+            link.must_have(Feature::RetryInQueue)?;
+        }
         let topology = router.topology()?;
         apply(&link, &topology).await?;
         let mut app =

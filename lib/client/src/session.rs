@@ -19,6 +19,7 @@ use posthouse_amqp::table::{Table, Value};
 use posthouse_amqp::{Capabilities, Connection, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use crate::broker::Broker;
 use crate::calls::REPLY_QUEUE;
 use crate::delivery::{Delivery, Origin, Receipt};
 use crate::error::{AskError, ConnectError};
@@ -223,6 +224,9 @@ impl Session<'_> {
                 self.lasting.outgoing.give_back(code, text, &content.properties);
             }
             Event::Method { channel, method } => self.method(channel, method),
+            Event::Started { server_properties } => {
+                self.lasting.broker.send_replace(Broker::of(server_properties));
+            }
             Event::Opened => self.open(),
             Event::ChannelOpened(channel) => self.channel_opened(channel),
             Event::ChannelClosed(channel) => {
@@ -234,7 +238,8 @@ impl Session<'_> {
             Event::ChannelFailed { channel, failure } => {
                 self.channel_refused(channel, failure.code.number(), &failure.text);
             }
-            Event::CloseRequested { code, text, .. } => {
+            Event::CloseRequested { code, text, class_method } => {
+                self.blame(class_method, code, text);
                 self.ends(ConnectError::Refused { code, text: text.to_owned() });
             }
             Event::Failed(failure) => {

@@ -83,6 +83,22 @@ impl Session<'_> {
         }
     }
 
+    /// The broker closes the connection, because of this method. Whoever asked by it is told so and not only that the
+    /// connection is lost: it would be lost again with each attempt.
+    pub(super) fn blame(&mut self, method: (u16, u16), code: u16, text: &str) {
+        for role in self.roles.values_mut() {
+            let Role::Asking(asking) = role else { continue };
+            let Some(question) = asking.questions.front().filter(|asked| asked.id() == method)
+            else {
+                continue;
+            };
+            let question = question.to_string();
+            if let Some(Asker::Application(answer)) = asking.asker.take() {
+                drop(answer.send(Err(AskError::Refused { question, code, text: text.to_owned() })));
+            }
+        }
+    }
+
     pub(super) fn fail_questions(&mut self) {
         for role in std::mem::take(&mut self.roles).into_values() {
             if let Role::Asking(Asking { asker: Some(Asker::Application(answer)), .. }) = role {

@@ -23,6 +23,7 @@ mod http_requests;
 mod layers;
 mod ordering;
 mod publishing;
+mod rabbitmq;
 mod rpc;
 mod tls;
 mod topology;
