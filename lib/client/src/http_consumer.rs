@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use posthouse_amqp::table::Value;
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceExt};
 
@@ -67,7 +68,7 @@ impl std::fmt::Debug for HttpConsumer {
 ///
 /// | answer | the message |
 /// |---|---|
-/// | 2xx | is acknowledged; the body goes to `reply_to`, if there is one |
+/// | 2xx | is acknowledged; a body goes to `reply_to`, if there is one, with its content type and encoding and the message's correlation id |
 /// | 409 | is acknowledged: somebody had done it already |
 /// | 400, 410, 422 | goes to the dead letters |
 /// | anything else | is tried again; `retry-after` in seconds is obeyed |
@@ -95,7 +96,8 @@ where
 
 impl HttpConsumer {
     /// The request's path; `{rk}` is the routing key, `{rk.0}` its first word between dots, `{queue}` and `{exchange}`
-    /// the obvious. What is put in is percent-encoded. Default: `/`.
+    /// the obvious. What is put in is percent-encoded; a message with `.` or `..` there, which would lead elsewhere, is a
+    /// dead letter. Default: `/`.
     #[must_use]
     pub fn path(mut self, template: &str) -> Self {
         template.clone_into(&mut self.path);
@@ -128,7 +130,7 @@ impl HttpConsumer {
     }
 
     fn request(&self, delivery: &Delivery) -> Result<Request<Full<Bytes>>, String> {
-        let path = path_of(&self.path, delivery);
+        let path = path_of(&self.path, delivery)?;
         let uri: Uri = path.parse().map_err(|error| format!("`{path}` is no path: {error}"))?;
         let mut request = Request::new(Full::new(delivery.body()));
         *request.method_mut() = Method::POST;
@@ -195,7 +197,9 @@ fn outcome_of(response: Response<Bytes>) -> Outcome {
         false => {
             let content_type = text_of(headers, &CONTENT_TYPE);
             let content_type = content_type.unwrap_or("application/octet-stream");
-            Outcome::Reply(Answer::new(body.clone(), content_type))
+            let mut answer = Answer::new(body.clone(), content_type);
+            answer.content_encoding = text_of(headers, &CONTENT_ENCODING).map(str::to_owned);
+            Outcome::Reply(answer)
         }
     };
     let reason = || {
@@ -254,7 +258,11 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
             (Some(text), ..) => text.to_owned(),
             (_, Some(number), _) => number.to_string(),
             (.., Some(truth)) => truth.to_string(),
-            (None, None, None) => continue,
+            (None, None, None) => match value {
+                Value::F32(number) => number.to_string(),
+                Value::F64(number) => number.to_string(),
+                _ => continue,
+            },
         };
         let cloud = ["cloudEvents:", "cloudEvents_"];
         if let Some(attribute) = cloud.iter().find_map(|prefix| name.strip_prefix(prefix)) {
@@ -268,8 +276,8 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
     headers
 }
 
-/// The template with the parts of the message put in.
-fn path_of(template: &str, delivery: &Delivery) -> String {
+/// The template with the parts of the message put in; or why they cannot be.
+fn path_of(template: &str, delivery: &Delivery) -> Result<String, String> {
     let mut path = String::with_capacity(template.len() + 32);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -290,11 +298,14 @@ fn path_of(template: &str, delivery: &Delivery) -> String {
                 .and_then(|index| key.split('.').nth(index))
                 .unwrap_or_default(),
         };
+        if matches!(value, "." | "..") {
+            return Err(format!("`{value}` cannot be put into the path `{template}`"));
+        }
         push_encoded(&mut path, value);
         rest = behind;
     }
     path.push_str(rest);
-    path
+    Ok(path)
 }
 
 /// Everything but what RFC 3986 calls unreserved is encoded, so a value is never more than one segment.
@@ -337,17 +348,25 @@ mod tests {
     fn parts_of_the_message_are_put_into_the_path_and_stay_one_segment() {
         let message = delivery("eu/../x.placed");
 
-        let path = path_of("/events/{rk.0}/{rk.1}/{rk.9}/{queue}/{exchange}", &message);
+        let path = |template| path_of(template, &message);
 
-        assert_eq!(path, "/events/eu%2F/////orders/events".replace("////", "//"));
-        assert_eq!(path_of("/{rk", &message), "/{rk");
+        let all = path("/events/{rk.0}/{rk.3}/{rk.9}/{queue}/{exchange}?key={rk}");
+        assert_eq!(all.unwrap(), "/events/eu%2F/placed//orders/events?key=eu%2F..%2Fx.placed");
+        assert_eq!(path("/{rk").unwrap(), "/{rk");
+        for elsewhere in [".", ".."] {
+            assert!(path_of("/{rk}/x", &delivery(elsewhere)).is_err());
+        }
     }
 
     #[test]
     fn the_status_settles_and_a_header_overrules_it() {
         assert_eq!(answer(204, &[], ""), Outcome::Ack);
         assert_eq!(answer(409, &[], "known"), Outcome::Ack);
-        assert!(matches!(answer(200, &[], "{}"), Outcome::Reply(_)));
+        let types = [("content-type", "application/json"), ("content-encoding", "br")];
+        let reply = Answer::new("{}", "application/json").content_encoding("br");
+        assert_eq!(answer(200, &types, "{}"), Outcome::Reply(reply));
+        let plain = Answer::new("x", "application/octet-stream");
+        assert_eq!(answer(202, &[], "x"), Outcome::Reply(plain));
         for status in [400, 410, 422] {
             assert!(matches!(answer(status, &[], "bad"), Outcome::Dead { .. }));
         }

@@ -49,6 +49,7 @@ pub enum Outcome {
 pub struct Answer {
     pub(crate) body: Bytes,
     pub(crate) content_type: String,
+    pub(crate) content_encoding: Option<String>,
     /// The property `type`, if it is not an ordinary answer.
     pub(crate) kind: Option<String>,
 }
@@ -57,7 +58,15 @@ impl Answer {
     /// An answer of any type.
     #[must_use]
     pub fn new(body: impl Into<Bytes>, content_type: impl Into<String>) -> Self {
-        Self { body: body.into(), content_type: content_type.into(), kind: None }
+        let (body, content_type) = (body.into(), content_type.into());
+        Self { body, content_type, content_encoding: None, kind: None }
+    }
+
+    /// The body is compressed, as `content-encoding` of HTTP says it.
+    #[must_use]
+    pub fn content_encoding(mut self, encoding: impl Into<String>) -> Self {
+        self.content_encoding = Some(encoding.into());
+        self
     }
 }
 

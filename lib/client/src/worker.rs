@@ -232,6 +232,7 @@ impl Bench {
             routing_key: reply_to.to_owned().into(),
             body: answer.body,
             content_type: Some(answer.content_type.into()),
+            content_encoding: answer.content_encoding,
             kind: answer.kind.map(Into::into),
             correlation_id: properties.correlation_id.map(str::to_owned),
             // Whoever asked may be gone, and the answer is of no use to anybody else.

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use posthouse_client::Principal;
-use posthouse_client::prelude::{App, Backoff, Queue, Router, Topology, http_consumer};
+use posthouse_client::prelude::{
+    App, Backoff, Delivery, Queue, Router, State, Topology, consume, http_consumer,
+};
 use tokio::sync::mpsc;
 
 use crate::broker::{client, on_both, options, until};
@@ -21,7 +23,7 @@ struct OrderPlaced {
 type Seen = mpsc::UnboundedSender<(String, HeaderMap, Option<String>)>;
 
 async fn placed(
-    State(seen): State<Seen>,
+    axum::extract::State(seen): axum::extract::State<Seen>,
     Path(region): Path<String>,
     principal: Option<Extension<Principal>>,
     headers: HeaderMap,
@@ -84,6 +86,36 @@ async fn a_message_becomes_a_request_and_the_status_settles_it() {
             app.client().queue_length(&dead).await.unwrap().messages == 2
         })
         .await;
+        app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_goes_to_the_queue_that_its_message_names_and_says_what_it_belongs_to() {
+    on_both(|url, prefix| async move {
+        let (seen, mut answers) = mpsc::unbounded_channel();
+        let take = |State(seen): State<mpsc::UnboundedSender<_>>, answer: Delivery| async move {
+            seen.send(answer).unwrap();
+        };
+        let squeeze = |body: String| async move {
+            let (kind, encoding) = ("text/x-shouted", "x-shouting");
+            ([("content-type", kind), ("content-encoding", encoding)], body.to_uppercase())
+        };
+        let (asked, answered) = (format!("{prefix}.asked"), format!("{prefix}.answered"));
+        let consumer = http_consumer(axum::Router::new().route("/", post(squeeze))).consumer();
+        let router = Router::new().queue(&asked, consumer).queue(&answered, consume(take));
+        let app = App::start(&url, router.with_state(seen), options()).await.unwrap();
+
+        let publish = app.client().publish_to("", asked, "quietly").reply_to(answered);
+        publish.correlation_id("question 7").await.unwrap();
+
+        let answer: Delivery = answers.recv().await.unwrap();
+        let properties = answer.properties();
+        assert_eq!(answer.body_bytes(), b"QUIETLY");
+        assert_eq!(properties.correlation_id, Some("question 7"));
+        assert_eq!(properties.content_type, Some("text/x-shouted"));
+        assert_eq!(properties.content_encoding, Some("x-shouting"));
         app.stop().await;
     })
     .await;
