@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use posthouse_client::prelude::*;
-use posthouse_client::{FromParts, QueueLabel};
+use posthouse_client::{Consumer, FromParts, QueueLabel};
 use posthouse_outbox::Outbox;
 use posthouse_testing::TestBus;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{MySql, Pool, Postgres, Sqlite};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 use crate::broken_commit::{Lost, loses_first_commit};
 use crate::broker::{options, until};
@@ -66,11 +66,6 @@ impl<S: Server, X> FromState<Shop<S, X>> for Outbox<S> {
 }
 
 impl<S: Server, X> Shop<S, X> {
-    /// With something beside.
-    fn with<Y>(self, beside: Y) -> Shop<S, Y> {
-        Shop { outbox: self.outbox, runs: self.runs, beside: Arc::new(beside) }
-    }
-
     fn ran(&self, body: &str) -> u32 {
         let mut runs = self.runs.lock().unwrap();
         let count = runs.entry(body.to_owned()).or_default();
@@ -83,7 +78,8 @@ impl<S: Server, X> Shop<S, X> {
     }
 }
 
-async fn shop<S: Server>() -> (Shop<S>, Pool<S>) {
+/// A database with the application's tables, and the application with something beside.
+async fn shop<S: Server, X>(beside: X) -> (Shop<S, X>, Pool<S>) {
     let (outbox, pool) = S::outbox().await;
     let tables =
         "create table effects (n bigint); create table counters (id bigint primary key, n bigint);
@@ -91,11 +87,76 @@ async fn shop<S: Server>() -> (Shop<S>, Pool<S>) {
     for table in tables.split_terminator(';') {
         S::run(&mut pool.acquire().await.unwrap(), table).await.unwrap();
     }
-    (Shop { outbox, runs: Arc::default(), beside: Arc::default() }, pool)
+    (Shop { outbox, runs: Arc::default(), beside: Arc::new(beside) }, pool)
 }
 
-async fn number<S: Server>(pool: &Pool<S>, sql: &str) -> i64 {
-    S::number(&mut pool.acquire().await.unwrap(), sql).await
+/// The application on a broker, consuming from the queue `q`.
+struct Scene<S: Server, X = ()> {
+    shop: Shop<S, X>,
+    pool: Pool<S>,
+    bus: TestBus,
+    app: App,
+}
+
+impl<S: Server> Scene<S> {
+    /// With [`handle`], three attempts for each message.
+    async fn usual() -> Self {
+        let backoff = Backoff::constant(Duration::from_secs(1)).attempts(3);
+        Self::of((), consume(handle::<S>).retry(backoff)).await
+    }
+}
+
+impl<S: Server, X: Send + Sync + 'static> Scene<S, X> {
+    async fn of(beside: X, consumer: Consumer<Shop<S, X>>) -> Self {
+        let (shop, pool) = shop(beside).await;
+        Self::on(shop, pool, consumer).await
+    }
+
+    async fn on(shop: Shop<S, X>, pool: Pool<S>, consumer: Consumer<Shop<S, X>>) -> Self {
+        let bus = TestBus::start().await;
+        let app = bus.serve(Router::new().queue("q", consumer).with_state(shop.clone())).await;
+        Self { shop, pool, bus, app }
+    }
+
+    async fn publish(&self, id: &str, body: &str) {
+        let publish = self.bus.client().publish_to("", "q", body.to_owned());
+        publish.message_id(id).await.unwrap();
+    }
+
+    /// Lets time pass until so many messages of the queue are settled, one way or another.
+    async fn finish(&self, count: u64) {
+        let label = QueueLabel { queue: "q".to_owned() };
+        let metrics = self.app.metrics();
+        eventually(async || {
+            self.bus.advance(Duration::from_secs(1)).await;
+            let ends = [&metrics.acked, &metrics.dead_lettered, &metrics.dropped];
+            ends.map(|end| end.get_or_create(&label).get()).iter().sum::<u64>() >= count
+        })
+        .await;
+        self.bus.quiet().await;
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        S::number(&mut self.pool.acquire().await.unwrap(), sql).await
+    }
+
+    /// Rows that handlers have written.
+    async fn effects(&self) -> i64 {
+        self.number("select count(*) from effects").await
+    }
+
+    /// Messages that handlers have sent.
+    async fn sent(&self) -> i64 {
+        self.number("select count(*) from posthouse_outbox").await
+    }
+
+    fn assert_dead(&self, count: usize) {
+        self.bus.queue("q.dead").assert_len(count);
+    }
+
+    async fn stop(self) {
+        self.app.stop().await;
+    }
 }
 
 /// Writes, sends, and does what the body says.
@@ -122,105 +183,72 @@ async fn handle<S: Server>(
     }
 }
 
-fn routes<S: Server>(shop: &Shop<S>) -> Router {
-    let backoff = Backoff::constant(Duration::from_secs(1)).attempts(3);
-    let consumer = consume(handle::<S>).retry(backoff);
-    Router::new().queue("q", consumer).with_state(shop.clone())
-}
-
-/// Lets time pass until so many messages of the queue are settled, one way or another.
-async fn finish(bus: &TestBus, app: &App, count: u64) {
-    let label = QueueLabel { queue: "q".to_owned() };
-    let metrics = app.metrics();
-    eventually(async || {
-        bus.advance(Duration::from_secs(1)).await;
-        let ends = [&metrics.acked, &metrics.dead_lettered, &metrics.dropped];
-        ends.map(|end| end.get_or_create(&label).get()).iter().sum::<u64>() >= count
-    })
-    .await;
-    bus.quiet().await;
-}
-
-async fn publish(bus: &TestBus, id: &str, body: &str) {
-    bus.client().publish_to("", "q", body.to_owned()).message_id(id).await.unwrap();
-}
-
 async fn what_a_handler_writes_and_sends_is_there_when_its_message_is_gone<S: Server>() {
-    let (shop, pool) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let app = bus.serve(routes(&shop)).await;
+    let scene = Scene::<S>::usual().await;
 
-    publish(&bus, "1", "a").await;
-    finish(&bus, &app, 1).await;
+    scene.publish("1", "a").await;
+    scene.finish(1).await;
 
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    assert_eq!(number(&pool, "select count(*) from posthouse_outbox").await, 1);
+    assert_eq!((scene.effects().await, scene.sent().await), (1, 1));
     let inbox = "select count(*) from posthouse_inbox where consumer = 'q' and id = '1'";
-    assert_eq!(number(&pool, inbox).await, 1);
-    bus.queue("q").assert_len(0);
-    app.stop().await;
+    assert_eq!(scene.number(inbox).await, 1);
+    scene.bus.queue("q").assert_len(0);
+    scene.stop().await;
 }
 
 async fn a_message_that_comes_again_is_acknowledged_without_the_handler<S: Server>() {
-    let (shop, pool) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let app = bus.serve(routes(&shop)).await;
+    let scene = Scene::<S>::usual().await;
 
-    publish(&bus, "1", "a").await;
-    finish(&bus, &app, 1).await;
-    publish(&bus, "1", "a").await;
-    publish(&bus, "2", "b").await;
-    finish(&bus, &app, 3).await;
+    scene.publish("1", "a").await;
+    scene.finish(1).await;
+    scene.publish("1", "a").await;
+    scene.publish("2", "b").await;
+    scene.finish(3).await;
 
-    assert_eq!((shop.runs("a"), shop.runs("b")), (1, 1));
-    assert_eq!(number(&pool, "select count(*) from effects").await, 2);
-    bus.queue("q").assert_len(0);
-    app.stop().await;
+    assert_eq!((scene.shop.runs("a"), scene.shop.runs("b")), (1, 1));
+    assert_eq!(scene.effects().await, 2);
+    scene.bus.queue("q").assert_len(0);
+    scene.stop().await;
 }
 
 async fn what_a_handler_wrote_that_did_not_succeed_is_gone<S: Server>() {
-    let (shop, pool) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let app = bus.serve(routes(&shop)).await;
+    let scene = Scene::<S>::usual().await;
 
     for body in ["retry", "dead", "drop", "panic", "once"] {
-        publish(&bus, body, body).await;
+        scene.publish(body, body).await;
     }
-    finish(&bus, &app, 5).await;
+    scene.finish(5).await;
 
     // A retry is not taken for its own duplicate.
-    let runs = ["retry", "dead", "drop", "panic", "once"].map(|body| shop.runs(body));
+    let runs = ["retry", "dead", "drop", "panic", "once"].map(|body| scene.shop.runs(body));
     assert_eq!(runs, [3, 1, 1, 3, 2]);
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    assert_eq!(number(&pool, "select count(*) from posthouse_outbox").await, 1);
-    assert_eq!(number(&pool, "select count(*) from posthouse_inbox where id = 'once'").await, 1);
-    bus.queue("q.dead").assert_len(3);
-    app.stop().await;
+    assert_eq!((scene.effects().await, scene.sent().await), (1, 1));
+    let inbox = "select count(*) from posthouse_inbox where id = 'once'";
+    assert_eq!(scene.number(inbox).await, 1);
+    scene.assert_dead(3);
+    scene.stop().await;
 }
 
 async fn a_transaction_that_was_undone_behind_the_handlers_back_is_no_success<S: Server>() {
-    let (shop, pool) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let app = bus.serve(routes(&shop)).await;
+    let scene = Scene::<S>::usual().await;
 
-    publish(&bus, "1", "undone").await;
-    finish(&bus, &app, 1).await;
+    scene.publish("1", "undone").await;
+    scene.finish(1).await;
 
-    assert_eq!(number(&pool, "select count(*) from effects").await, 0);
-    bus.queue("q.dead").assert_len(1);
+    assert_eq!(scene.effects().await, 0);
+    scene.assert_dead(1);
     // And the connection is as good as new.
-    publish(&bus, "2", "fine").await;
-    finish(&bus, &app, 2).await;
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    app.stop().await;
+    scene.publish("2", "fine").await;
+    scene.finish(2).await;
+    assert_eq!(scene.effects().await, 1);
+    scene.stop().await;
 }
 
 /// What the wire to the broker does after the commit.
-#[derive(Default)]
 struct Wire {
-    cutter: Option<Cutter>,
+    cutter: Cutter,
     /// The broker has noticed.
-    is_cut: tokio::sync::Notify,
+    is_cut: Notify,
     cuts: AtomicU32,
 }
 
@@ -232,7 +260,7 @@ impl<S: Server> FromParts<Shop<S, Wire>> for Cut {
         let wire = Arc::clone(&shop.beside);
         delivery.before_settling(|outcome| async move {
             if wire.cuts.fetch_add(1, Ordering::SeqCst) == 0 {
-                wire.cutter.as_ref().unwrap().part();
+                wire.cutter.part();
                 wire.is_cut.notified().await;
             }
             outcome
@@ -252,43 +280,42 @@ async fn a_message_whose_ack_was_lost_has_one_effect<S: Server>() {
         S::run(&mut tx, "insert into effects values (1)").await?;
         Ok(Ack)
     }
-    let (shop, pool) = shop::<S>().await;
     let bus = TestBus::start().await;
-    let wire = Wire { cutter: Some(Cutter::before(&bus.url()).await), ..Wire::default() };
-    let shop = shop.with(wire);
-    let wire = Arc::clone(&shop.beside);
-    let url = wire.cutter.as_ref().unwrap().url();
-    let router = Router::new().queue("q", consume(handle::<S>));
-    let app = App::start(&url, router.with_state(shop.clone()), options()).await.unwrap();
+    let cutter = Cutter::before(&bus.url()).await;
+    let url = cutter.url();
+    let (shop, pool) = shop(Wire { cutter, is_cut: Notify::new(), cuts: AtomicU32::new(0) }).await;
+    let router = Router::new().queue("q", consume(handle::<S>)).with_state(shop.clone());
+    let app = App::start(&url, router, options()).await.unwrap();
+    let scene = Scene { shop, pool, bus, app };
 
-    publish(&bus, "1", "a").await;
+    scene.publish("1", "a").await;
     // The broker has it back: whatever is acknowledged now is not heard.
-    until("the message is back", || async { bus.queue("q").len() == 1 }).await;
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    wire.is_cut.notify_one();
-    wire.cutter.as_ref().unwrap().mend();
-    until("the message is gone", || async { bus.queue("q").is_empty() }).await;
-    bus.quiet().await;
+    until("the message is back", || async { scene.bus.queue("q").len() == 1 }).await;
+    assert_eq!(scene.effects().await, 1);
+    scene.shop.beside.is_cut.notify_one();
+    scene.shop.beside.cutter.mend();
+    until("the message is gone", || async { scene.bus.queue("q").is_empty() }).await;
+    scene.bus.quiet().await;
 
-    assert_eq!(shop.runs("a"), 1);
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    bus.queue("q.dead").assert_len(0);
-    app.stop().await;
+    assert_eq!(scene.shop.runs("a"), 1);
+    assert_eq!(scene.effects().await, 1);
+    scene.assert_dead(0);
+    scene.stop().await;
 }
 
 async fn a_message_without_a_name_is_a_dead_letter<S: Server>() {
-    let (shop, _) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let app = bus.serve(routes(&shop)).await;
+    let scene = Scene::<S>::usual().await;
 
-    publish(&bus, "ends with a space ", "a").await;
-    finish(&bus, &app, 1).await;
+    scene.publish("ends with a space ", "a").await;
+    scene.finish(1).await;
 
-    bus.queue("q.dead")
+    scene
+        .bus
+        .queue("q.dead")
         .assert_one()
         .assert_reason("message id must have no NUL and no space at its end");
-    assert_eq!(shop.runs("a"), 0);
-    app.stop().await;
+    assert_eq!(scene.shop.runs("a"), 0);
+    scene.stop().await;
 }
 
 /// Two messages, each with a row that the other wants next.
@@ -311,25 +338,23 @@ async fn a_deadlock_releases_one_message_and_counts_no_attempt<S: Server>() {
         S::run(&mut tx, &add(rows[1])).await?;
         Ok(Ack)
     }
-    let (shop, pool) = shop::<S>().await;
-    let bus = TestBus::start().await;
-    let shop = shop.with(Meeting(Barrier::new(2), AtomicU32::new(0)));
+    let meeting = Meeting(Barrier::new(2), AtomicU32::new(0));
     // One attempt: a conflict that counted would be a dead letter.
     let consumer = consume(handle::<S>).retry(Backoff::never());
-    let router = Router::new().queue("q", consumer);
-    let app = bus.serve(router.with_state(shop.clone())).await;
+    let scene = Scene::of(meeting, consumer).await;
 
-    publish(&bus, "1", "a").await;
-    publish(&bus, "2", "b").await;
-    finish(&bus, &app, 2).await;
+    scene.publish("1", "a").await;
+    scene.publish("2", "b").await;
+    scene.finish(2).await;
 
     for counter in [1, 2] {
         let sql = format!("select n from counters where id = {counter}");
-        assert_eq!(number(&pool, &sql).await, 2);
+        assert_eq!(scene.number(&sql).await, 2);
     }
-    assert!(shop.beside.1.load(Ordering::SeqCst) >= 3, "there was no deadlock");
-    bus.queue("q.dead").assert_len(0);
-    app.stop().await;
+    let second_updates = scene.shop.beside.1.load(Ordering::SeqCst);
+    assert!(second_updates >= 3, "there was no deadlock");
+    scene.assert_dead(0);
+    scene.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,45 +369,42 @@ async fn a_deadlock_of_mariadb_is_no_failed_attempt() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_somebody_else_writes_to_is_waited_for_without_counting() {
-    let (mut shop, pool) = shop::<Sqlite>().await;
+    let (mut shop, pool) = shop::<Sqlite, _>(()).await;
     let impatient = (*pool.connect_options()).clone().busy_timeout(Duration::from_millis(1));
     let impatient = SqlitePoolOptions::new().connect_with(impatient).await.unwrap();
     shop.outbox = Outbox::new(impatient);
-    let bus = TestBus::start().await;
     let consumer = consume(handle::<Sqlite>).retry(Backoff::never());
-    let app = bus.serve(Router::new().queue("q", consumer).with_state(shop.clone())).await;
+    let scene = Scene::on(shop, pool, consumer).await;
 
-    let mut writer = pool.begin().await.unwrap();
+    let mut writer = scene.pool.begin().await.unwrap();
     Sqlite::run(&mut writer, "insert into effects values (2)").await.unwrap();
-    publish(&bus, "1", "a").await;
-    eventually(async || bus.attempts(&app, "q") > 5).await;
+    scene.publish("1", "a").await;
+    eventually(async || scene.bus.attempts(&scene.app, "q") > 5).await;
     writer.rollback().await.unwrap();
-    finish(&bus, &app, 1).await;
+    scene.finish(1).await;
 
-    assert_eq!(shop.runs("a"), 1);
-    assert_eq!(number(&pool, "select count(*) from effects").await, 1);
-    bus.queue("q.dead").assert_len(0);
-    app.stop().await;
+    assert_eq!(scene.shop.runs("a"), 1);
+    assert_eq!(scene.effects().await, 1);
+    scene.assert_dead(0);
+    scene.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_of_which_nobody_knows_is_neither_acknowledged_nor_doubled() {
     for lost in [Lost::Request, Lost::Answer] {
-        let (mut shop, pool) = shop::<Postgres>().await;
+        let (mut shop, pool) = shop(()).await;
         shop.outbox = Outbox::new(loses_first_commit(&pool, lost).await);
-        let bus = TestBus::start().await;
         let consumer = consume(handle::<Postgres>).retry(Backoff::never());
-        let app = bus.serve(Router::new().queue("q", consumer).with_state(shop.clone())).await;
+        let scene = Scene::on(shop, pool, consumer).await;
 
-        publish(&bus, "1", "a").await;
-        finish(&bus, &app, 1).await;
+        scene.publish("1", "a").await;
+        scene.finish(1).await;
 
         let runs = if lost == Lost::Request { 2 } else { 1 };
-        assert_eq!(shop.runs("a"), runs, "{lost:?}");
-        assert_eq!(number(&pool, "select count(*) from effects").await, 1, "{lost:?}");
-        assert_eq!(number(&pool, "select count(*) from posthouse_outbox").await, 1, "{lost:?}");
-        bus.queue("q.dead").assert_len(0);
-        app.stop().await;
+        assert_eq!(scene.shop.runs("a"), runs, "{lost:?}");
+        assert_eq!((scene.effects().await, scene.sent().await), (1, 1), "{lost:?}");
+        scene.assert_dead(0);
+        scene.stop().await;
     }
 }
 
@@ -394,47 +416,35 @@ async fn an_error_that_a_handler_keeps_to_itself_makes_no_success_of_an_undone_t
         Postgres::run(&mut tx, "select 1 / 0").await.unwrap_err();
         Ack
     }
-    let (shop, pool) = shop::<Postgres>().await;
-    let bus = TestBus::start().await;
-    let consumer = consume(handle).retry(Backoff::never());
-    let router = Router::new().queue("q", consumer).with_state(shop.outbox);
-    let app = bus.serve(router).await;
+    let scene = Scene::<Postgres>::of((), consume(handle).retry(Backoff::never())).await;
 
-    publish(&bus, "1", "a").await;
-    finish(&bus, &app, 1).await;
+    scene.publish("1", "a").await;
+    scene.finish(1).await;
 
-    assert_eq!(number(&pool, "select count(*) from effects").await, 0);
-    let dead = bus.queue("q.dead").assert_one().clone();
+    assert_eq!(scene.effects().await, 0);
+    let dead = scene.bus.queue("q.dead").assert_one().clone();
     let reason = dead.headers.get(posthouse_client::REASON_HEADER).unwrap().as_str().unwrap();
     assert!(reason.contains("an error that was not passed on"), "{reason}");
-    app.stop().await;
+    scene.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_a_handler_gives_away_is_not_taken_for_committed() {
-    async fn handle(tx: Tx<Postgres>, State(kept): State<Kept>) -> Ack {
-        kept.0.lock().unwrap().push(tx);
+    type Kept = Mutex<Vec<Tx<Postgres>>>;
+    async fn handle(tx: Tx<Postgres>, State(shop): State<Shop<Postgres, Kept>>) -> Ack {
+        shop.beside.lock().unwrap().push(tx);
         Ack
     }
-    #[derive(Clone)]
-    struct Kept(Arc<Mutex<Vec<Tx<Postgres>>>>, Outbox<Postgres>);
-    impl FromState<Kept> for Outbox<Postgres> {
-        fn from_state(kept: &Kept) -> Self {
-            kept.1.clone()
-        }
-    }
-    let (shop, _) = shop::<Postgres>().await;
-    let kept = Kept(Arc::default(), shop.outbox);
-    let bus = TestBus::start().await;
-    let consumer = consume(handle).retry(Backoff::never());
-    let app = bus.serve(Router::new().queue("q", consumer).with_state(kept.clone())).await;
+    let scene = Scene::of(Kept::default(), consume(handle).retry(Backoff::never())).await;
 
-    publish(&bus, "1", "a").await;
-    finish(&bus, &app, 1).await;
+    scene.publish("1", "a").await;
+    scene.finish(1).await;
 
-    bus.queue("q.dead")
+    scene
+        .bus
+        .queue("q.dead")
         .assert_one()
         .assert_reason("the handler has given its transaction away, so it cannot be committed");
-    kept.0.lock().unwrap().clear();
-    app.stop().await;
+    scene.shop.beside.lock().unwrap().clear();
+    scene.stop().await;
 }
