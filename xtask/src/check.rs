@@ -49,7 +49,7 @@ const STEPS: [Step; 9] = [
     },
     Step {
         name: "python",
-        what: "pika, py-amqp, Kombu, Celery, aio-pika, zaqarclient, openstacksdk, schemathesis",
+        what: "pika, py-amqp, Kombu, Celery, aio-pika, zaqarclient, openstacksdk, schemathesis, Django",
         run: python,
         is_needed: false,
     },

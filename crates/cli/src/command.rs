@@ -3,6 +3,7 @@
 mod check;
 mod claim;
 mod completions;
+mod conformance;
 mod consume;
 mod database;
 mod get;

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import uuid
 
@@ -14,6 +15,7 @@ import pytest
 import requests
 from conftest import FOREIGN, FOREIGN_QUEUES
 
+import django_site
 import message_box_peer
 import program
 from django_site import Site, manage
@@ -164,3 +166,32 @@ def test_a_django_message_box_takes_what_a_relay_sends(shop):
     assert message["payload"] == placed
     age = datetime.datetime.now(datetime.timezone.utc) - message["origin_create_time"]
     assert abs(age) < datetime.timedelta(hours=1)
+
+
+def conformance(database, command):
+    arguments = [program.path(), "--json", "outbox", "conformance", "--database", database, "--send", command]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS_MAX, cwd=django_site.EXAMPLE)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    failed = {line["check"]: line["found"] for line in lines if line.get("passed") is False}
+    return done.returncode, failed, lines[-1]
+
+
+def test_the_send_of_the_project_keeps_the_contract(shop, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", shop)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    code, failed, counts = conformance(shop, f"'{sys.executable}' manage.py conformance")
+
+    assert (code, failed) == (0, {})
+    assert counts["failed"] == 0 and counts["passed"] >= 15
+
+
+def test_a_send_outside_of_the_transaction_breaks_the_contract(shipping):
+    careless = f"{django_site.EXAMPLE.parents[1]}/tests/compat/python/careless_sender.py"
+
+    code, failed, _ = conformance(shipping, f"'{sys.executable}' '{careless}' '{shipping.removeprefix('sqlite:')}'")
+
+    assert code == 1
+    assert "a transaction that is rolled back leaves nothing" in failed
+    assert "a repeated dedupe id adds nothing, answers null and spoils nothing" in failed
+    assert "what is said of a message is in its row" in failed

@@ -1,7 +1,7 @@
 //! Which database, for the commands that work on an application's outbox.
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use posthouse_outbox::{Dialect, Outbox};
 use sqlx::{MySql, Pool, Postgres, Sqlite};
 
@@ -39,18 +39,42 @@ macro_rules! with_outbox {
 
 pub(super) use with_outbox;
 
-impl Database {
-    /// Connects once, so that a wrong address is found at once.
-    pub(super) async fn open(&self) -> anyhow::Result<AnyOutbox> {
-        // The address has a password, so no message shows it.
-        match self.url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Ok(AnyOutbox::Postgres(open(&self.url).await?)),
-            Some("mysql" | "mariadb") => Ok(AnyOutbox::MySql(open(&self.url).await?)),
-            Some("sqlite") => Ok(AnyOutbox::Sqlite(open(&self.url).await?)),
+/// Which database.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Kind {
+    Postgres,
+    /// MariaDB as well.
+    Mysql,
+    Sqlite,
+}
+
+impl Kind {
+    /// The one that an address is of. The address has a password, so no message shows it.
+    pub(super) fn of(url: &str) -> anyhow::Result<Self> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            Some("mysql" | "mariadb") => Ok(Self::Mysql),
+            Some("sqlite") => Ok(Self::Sqlite),
             _ => bail!(
                 "the address of the database must begin with postgres://, mysql:// or sqlite:"
             ),
         }
+    }
+}
+
+impl Database {
+    /// Connects once, so that a wrong address is found at once.
+    pub(super) async fn open(&self) -> anyhow::Result<AnyOutbox> {
+        Ok(match Kind::of(&self.url)? {
+            Kind::Postgres => AnyOutbox::Postgres(open(&self.url).await?),
+            Kind::Mysql => AnyOutbox::MySql(open(&self.url).await?),
+            Kind::Sqlite => AnyOutbox::Sqlite(open(&self.url).await?),
+        })
+    }
+
+    /// Its address, which may have a password in it.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 }
 

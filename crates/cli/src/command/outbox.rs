@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use posthouse_outbox::{DeadLetter, Which, schema};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::NOTHING_THERE;
-use super::database::{Database, with_outbox};
+use super::conformance::Conformance;
+use super::database::{Database, Kind, with_outbox};
 use crate::printer::Printer;
 
 /// Look after the outbox in an application's database.
@@ -27,6 +28,7 @@ enum Action {
     Dead(Dead),
     Retry(Chosen),
     Purge(Chosen),
+    Conformance(Conformance),
 }
 
 /// Print the tables and functions as a script for the database's own client.
@@ -35,14 +37,6 @@ struct Schema {
     /// Which database.
     #[arg(long)]
     db: Kind,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    Postgres,
-    /// MariaDB as well.
-    Mysql,
-    Sqlite,
 }
 
 /// List messages that were given up, the oldest first.
@@ -115,6 +109,7 @@ impl Outbox {
                     with_outbox!(outbox, outbox => outbox.purge_dead_letters(&which).await)?;
                 report(json, "purged", count)
             }
+            Action::Conformance(conformance) => conformance.run(json).await,
         }
     }
 }

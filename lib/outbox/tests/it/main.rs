@@ -12,6 +12,7 @@ mod amqp;
 mod broken_commit;
 mod clocks;
 mod conflicts;
+mod conformance;
 mod ordering;
 mod process;
 mod programs;

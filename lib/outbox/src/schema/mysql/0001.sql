@@ -27,6 +27,11 @@ create table posthouse_outbox (
     lease_until  bigint not null default 0,
     finished_at  bigint,
     last_error   text,
+    constraint posthouse_outbox_uuid check (
+        id = lower(id) and id like '________-____-____-____-____________' and unhex(replace(id, '-', '')) is not null),
+    constraint posthouse_outbox_lengths check (
+        octet_length(source) <= 255 and octet_length(topic) <= 255 and octet_length(`key`) <= 255
+        and octet_length(dedupe_id) <= 255 and octet_length(cancel_key) <= 255 and octet_length(content_type) <= 255),
     unique key posthouse_outbox_id (id),
     -- The state comes first: how many rows are finished costs nothing.
     key posthouse_outbox_due (state, next_attempt, seq),
