@@ -12,7 +12,7 @@ use model::permission::Permissions;
 use store::embedded::{Embedded, Options, Vfs};
 use store::{Catalog, Pool, Pools};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::alarms::Alarms;
@@ -303,11 +303,11 @@ fn listen_amqp(
         serving.spawn(async move { door.serve(&listener).await });
     }
     if config.amqp.tls.listen.is_empty() {
-        serving.spawn(reload_on_hangup(None));
+        serving.spawn(reload_on(hangups(), None));
         return Ok(());
     }
     let acceptor = Arc::new(Acceptor::load(&config.amqp.tls).context("cannot use TLS")?);
-    serving.spawn(reload_on_hangup(Some(Arc::clone(&acceptor))));
+    serving.spawn(reload_on(hangups(), Some(Arc::clone(&acceptor))));
     for address in &config.amqp.tls.listen {
         let listener = listen("amqps", *address, say)?;
         let (door, acceptor) = (door.clone(), Arc::clone(&acceptor));
@@ -433,16 +433,19 @@ fn listen(
     Ok(listener)
 }
 
+/// SIGHUPs from now on; asked for before the server is ready, as one that nobody hears ends the process.
+fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "SIGHUP cannot be heard; certificates are read at start only");
+        })
+        .ok()
+}
+
 /// Reads certificates again whenever the process is told to by SIGHUP; for ever. Without certificates there is nothing to
 /// read, but the signal must not end the server, as it would by default.
-async fn reload_on_hangup(acceptor: Option<Arc<Acceptor>>) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            tracing::warn!(%error, "SIGHUP cannot be heard; certificates are read at start only");
-            return;
-        }
-    };
+async fn reload_on(hangups: Option<Signal>, acceptor: Option<Arc<Acceptor>>) {
+    let Some(mut hangups) = hangups else { return };
     while hangups.recv().await.is_some() {
         match acceptor.as_ref().map(|acceptor| acceptor.reload()) {
             None => tracing::info!("SIGHUP: there are no certificates to read again"),
