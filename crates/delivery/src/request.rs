@@ -17,6 +17,7 @@
 use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use posthouse_amqp::properties::Properties;
 use posthouse_amqp::{Table, Value};
 
@@ -29,6 +30,9 @@ const HEADERS_BYTES_MAX: usize = 8 * 1024;
 
 /// What overrules an answer's status.
 const SETTLE: &str = "posthouse-settle";
+
+/// Everything but what RFC 3986 §2.3 calls unreserved is encoded, so a value is never more than one segment.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Prefixes of a cloud event's attributes in AMQP's headers.
 const CLOUD_EVENTS: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
@@ -116,26 +120,9 @@ impl PathTemplate {
             if matches!(value, "." | "..") {
                 return None;
             }
-            push_encoded(&mut path, value);
+            path.extend(utf8_percent_encode(value, ENCODED));
         }
         path.parse().ok()
-    }
-}
-
-/// Everything but what RFC 3986 calls unreserved is encoded, so a value is never more than one segment.
-fn push_encoded(path: &mut String, value: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                path.push(char::from(byte));
-            }
-            _ => {
-                let digits = [byte >> 4, byte & 15].map(|digit| DIGITS.get(usize::from(digit)));
-                path.push('%');
-                path.extend(digits.into_iter().flatten().map(|digit| char::from(*digit)));
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use posthouse_amqp::table::Value;
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceExt};
@@ -25,6 +26,9 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of an answer that are read for the reason of a failure.
 const REASON_BYTES_MAX: usize = 300;
+
+/// Everything but what RFC 3986 §2.3 calls unreserved is encoded, so a value is never more than one segment.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Whose message it is: the broker has checked that the connection that published it was this user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,23 +305,11 @@ fn path_of(template: &str, delivery: &Delivery) -> Result<String, String> {
         if matches!(value, "." | "..") {
             return Err(format!("`{value}` cannot be put into the path `{template}`"));
         }
-        push_encoded(&mut path, value);
+        path.extend(utf8_percent_encode(value, ENCODED));
         rest = behind;
     }
     path.push_str(rest);
     Ok(path)
-}
-
-/// Everything but what RFC 3986 calls unreserved is encoded, so a value is never more than one segment.
-fn push_encoded(path: &mut String, value: &str) {
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                path.push(char::from(byte));
-            }
-            _ => path.push_str(&format!("%{byte:02X}")),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,16 @@
 
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use posthouse_amqp::address::split_place;
 
 use crate::transport::Peer;
 
 /// Zaqar's port.
 const PORT: u16 = 8888;
+
+/// Everything but what RFC 3986 §2.3 calls unreserved is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where a queue service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,19 +55,9 @@ impl FromStr for Address {
     }
 }
 
-/// A name as one segment of a path, or as a value in a query: all but unreserved characters are escaped
-/// (RFC 3986 §2.3).
+/// A name as one segment of a path, or as a value in a query.
 pub(crate) fn segment(name: &str) -> String {
-    let mut escaped = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            other => escaped.push_str(&format!("%{other:02X}")),
-        }
-    }
-    escaped
+    utf8_percent_encode(name, ENCODED).to_string()
 }
 
 #[cfg(test)]
