@@ -66,8 +66,7 @@ impl TestBus {
         })
         .await;
         let address = server.address;
-        let connected = Client::connect_with(&url_of(address), quick("test")).await;
-        let client = connected.expect("a connection to the server that has just started");
+        let client = connected(&url_of(address)).await;
         let server = Mutex::new(Some(server));
         Self { server, client, clock, settings, address, folder }
     }
@@ -256,6 +255,19 @@ impl TestBus {
 
     fn lock(&self) -> MutexGuard<'_, Option<ServerThread>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection to a server that has just started; on a starved machine not the first one that is tried.
+async fn connected(url: &str) -> Client {
+    let began = Instant::now();
+    loop {
+        match Client::connect_with(url, quick("test")).await {
+            Ok(client) => return client,
+            Err(error) => {
+                assert!(began.elapsed() < PATIENCE, "no connection to the server: {error}")
+            }
+        }
     }
 }
 
