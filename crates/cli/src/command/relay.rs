@@ -47,6 +47,12 @@ pub(super) struct Relay {
     /// How long delivered rows stay, and with them their dedupe ids; 0s removes them at once.
     #[arg(long, value_parser = parse_duration, default_value = "1d", value_name = "DURATION")]
     retention: Duration,
+    /// How long the messages of a relay that died wait for another; at least twice the send timeout.
+    #[arg(long, value_parser = parse_duration, default_value = "90s", value_name = "DURATION")]
+    lease: Duration,
+    /// How long a message may take to be sent.
+    #[arg(long, value_parser = parse_duration, default_value = "30s", value_name = "DURATION")]
+    send_timeout: Duration,
     /// What is logged to standard error: a level, or directives.
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     log: String,
@@ -113,6 +119,13 @@ impl Relay {
             cap: self.cap,
             ..Schedule::default()
         };
-        Settings { schedule, batch: self.batch, retention: self.retention, ..Settings::default() }
+        Settings {
+            schedule,
+            batch: self.batch,
+            retention: self.retention,
+            lease: self.lease,
+            send_timeout: self.send_timeout,
+            ..Settings::default()
+        }
     }
 }
