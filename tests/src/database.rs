@@ -1,8 +1,87 @@
 //! Real database servers, each started once per test program in a folder of its own, without a port; they end with it.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+/// The data of a server that is installed but does not run yet.
+#[derive(Debug)]
+pub struct Installed {
+    user: &'static str,
+    program: PathBuf,
+    arguments: Vec<String>,
+    folder: PathBuf,
+    socket: PathBuf,
+}
+
+impl Installed {
+    /// A PostgreSQL in a new folder below another one. Its superuser is `postgres`, without a password.
+    ///
+    /// # Panics
+    ///
+    /// If PostgreSQL is not installed.
+    #[must_use]
+    pub fn postgres(parent: &Path) -> Self {
+        let folder = folder("postgres", parent);
+        let bin = postgres_programs();
+        let data = folder.join("data");
+        let mut init = as_user("postgres", &bin.join("initdb"));
+        init.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8"]);
+        let made = init.arg("-D").arg(&data).stdout(Stdio::null()).status().expect("initdb");
+        assert!(made.success(), "initdb failed");
+        let (at, sockets) = (data.display(), folder.display());
+        let mut arguments = vec![format!("-D{at}"), format!("-k{sockets}")];
+        for setting in ["listen_addresses=", "fsync=off", "max_connections=200"] {
+            arguments.push(format!("-c{setting}"));
+        }
+        let (program, socket) = (bin.join("postgres"), folder.join(".s.PGSQL.5432"));
+        Self { user: "postgres", program, arguments, folder, socket }
+    }
+
+    /// A MariaDB in a new folder below another one. `root` has no password.
+    ///
+    /// # Panics
+    ///
+    /// If MariaDB is not installed.
+    #[must_use]
+    pub fn mariadb(parent: &Path) -> Self {
+        let folder = folder("mysql", parent);
+        let (socket, data) = (folder.join("socket"), folder.join("data"));
+        let mut init = as_user("mysql", Path::new("mariadb-install-db"));
+        init.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        init.arg(format!("--datadir={}", data.display()));
+        let output = init.output().expect("mariadb-install-db");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // A commit is written but not synced: it survives the server's death, not the machine's.
+        let settings = ["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=2"];
+        let mut arguments: Vec<String> = settings.map(str::to_owned).to_vec();
+        arguments
+            .extend(["--innodb-buffer-pool-size=64M", "--max-connections=200"].map(str::to_owned));
+        arguments.push(format!("--datadir={}", data.display()));
+        arguments.push(format!("--socket={}", socket.display()));
+        Self { user: "mysql", program: "/usr/sbin/mariadbd".into(), arguments, folder, socket }
+    }
+
+    /// Where it listens once it runs.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What starts it. It ends with the thread that starts it, and appends to `log` in its folder.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no log.
+    pub fn server(&self) -> std::io::Result<Command> {
+        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("log"))?;
+        let mut server = as_user(self.user, &self.program);
+        server.args(&self.arguments).stdin(Stdio::null());
+        server.stdout(log.try_clone()?).stderr(log);
+        Ok(server)
+    }
+}
 
 /// The folder of the socket of a PostgreSQL that starts with the first call; its superuser is `postgres`, without a password.
 ///
@@ -11,23 +90,13 @@ use std::sync::OnceLock;
 /// If PostgreSQL is not installed. The server may not be up yet when this returns.
 #[must_use]
 pub fn postgres() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = folder("postgres");
-        let bin = postgres_programs();
-        let data = folder.join("data");
-        let mut init = as_user("postgres", &bin.join("initdb"));
-        init.args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8"]);
-        let made = init.arg("-D").arg(&data).stdout(Stdio::null()).status().expect("initdb");
-        assert!(made.success(), "initdb failed");
-        let mut server = as_user("postgres", &bin.join("postgres"));
-        server.arg("-D").arg(&data).arg("-k").arg(&folder);
-        for setting in ["listen_addresses=", "fsync=off", "max_connections=200"] {
-            server.args(["-c", setting]);
-        }
-        keep_running(server, &folder);
-        folder
-    })
+    static INSTALLED: OnceLock<Installed> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let installed = Installed::postgres(&std::env::temp_dir());
+        keep_running(&installed);
+        installed
+    });
+    &installed.folder
 }
 
 /// The socket of a MariaDB that starts with the first call; `root` has no password.
@@ -37,24 +106,13 @@ pub fn postgres() -> &'static Path {
 /// If MariaDB is not installed. The server may not be up yet when this returns.
 #[must_use]
 pub fn mariadb() -> &'static Path {
-    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
-    SOCKET.get_or_init(|| {
-        let folder = folder("mysql");
-        let socket = folder.join("socket");
-        let data = folder.join("data");
-        let mut init = as_user("mysql", Path::new("mariadb-install-db"));
-        init.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        init.arg(format!("--datadir={}", data.display()));
-        let output = init.output().expect("mariadb-install-db");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut server = as_user("mysql", Path::new("/usr/sbin/mariadbd"));
-        server.args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=0"]);
-        server.args(["--innodb-buffer-pool-size=64M", "--max-connections=200"]);
-        server.arg(format!("--datadir={}", data.display()));
-        server.arg(format!("--socket={}", socket.display()));
-        keep_running(server, &folder);
-        socket
-    })
+    static INSTALLED: OnceLock<Installed> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let installed = Installed::mariadb(&std::env::temp_dir());
+        keep_running(&installed);
+        installed
+    });
+    installed.socket()
 }
 
 /// Debian keeps the programs of each version in a folder of its own.
@@ -67,8 +125,9 @@ fn postgres_programs() -> PathBuf {
 }
 
 /// A folder that the user of a server may write to. It stays for the post-mortem; the system cleans its temporary files.
-fn folder(user: &str) -> PathBuf {
-    let folder = tempfile::Builder::new().prefix("outbox-").tempdir().expect("a folder").keep();
+fn folder(user: &str, parent: &Path) -> PathBuf {
+    let folder =
+        tempfile::Builder::new().prefix("outbox-").tempdir_in(parent).expect("a folder").keep();
     if rustix::process::geteuid().is_root() {
         let owned = Command::new("chown").arg(user).arg(&folder).status().expect("chown");
         assert!(owned.success(), "chown {user}");
@@ -87,9 +146,8 @@ fn as_user(user: &str, program: &Path) -> Command {
 }
 
 /// Starts a server whose parent is a thread that lives as long as the tests.
-fn keep_running(mut server: Command, folder: &Path) {
-    let log = std::fs::File::create(folder.join("log")).expect("a log file");
-    server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+fn keep_running(installed: &Installed) {
+    let mut server = installed.server().expect("a log file");
     std::thread::spawn(move || {
         let mut process = server.spawn().expect("a database server");
         drop(process.wait());

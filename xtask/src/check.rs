@@ -14,6 +14,11 @@ use crate::install;
 /// Cycles of the crash rig in a check, by kind of fault; a longer run is `cargo xtask crash --cycles 1000`.
 const CRASH_CYCLES: [(&str, &str); 2] = [("kill,kill-recovery", "50"), ("queues", "15")];
 
+/// Databases, faults and messages of the rig of the outbox in a check; a longer run is `cargo xtask crash outbox --faults 80`.
+const OUTBOX_DATABASES: [&str; 3] = ["postgres", "mariadb", "sqlite"];
+const OUTBOX_FAULTS: &str = "10";
+const OUTBOX_MESSAGES: &str = "4000";
+
 /// What can be asked of `cargo xtask check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,7 +45,7 @@ const STEPS: [Step; 9] = [
     Step { name: "tidy", what: "the rules of the house", run: tidy, is_needed: false },
     Step { name: "format", what: "rustfmt", run: format, is_needed: false },
     Step { name: "lints", what: "clippy, warnings are errors", run: lints, is_needed: false },
-    Step { name: "build", what: "the program that the tests drive", run: build, is_needed: true },
+    Step { name: "build", what: "the programs that the tests drive", run: build, is_needed: true },
     Step {
         name: "rust",
         what: "unit tests, behaviour of the program, lapin, amqp-tools, rabbitmq-c",
@@ -56,7 +61,7 @@ const STEPS: [Step; 9] = [
     Step { name: "node", what: "amqplib", run: node, is_needed: false },
     Step {
         name: "crash",
-        what: "kill -9 under load, over AMQP and over HTTP",
+        what: "kill -9 under load, over AMQP, over HTTP, from database to database",
         run: crash,
         is_needed: false,
     },
@@ -137,7 +142,8 @@ fn lints() -> anyhow::Result<()> {
 }
 
 fn build() -> anyhow::Result<()> {
-    install::run(cargo().args(["build", "--profile", "fast", "--package", "posthouse"]))
+    let packages = ["--package", "posthouse", "--package", "rig"];
+    install::run(cargo().args(["build", "--profile", "fast"]).args(packages))
 }
 
 fn rust() -> anyhow::Result<()> {
@@ -170,6 +176,13 @@ fn crash() -> anyhow::Result<()> {
     for (faults, cycles) in CRASH_CYCLES {
         let mut crash = Command::new(&this);
         crash.args(["crash", "--faults", faults, "--cycles", cycles]);
+        install::run(crash.env("POSTHOUSE_PROGRAM", program()))?;
+    }
+    for database in OUTBOX_DATABASES {
+        let mut crash = Command::new(&this);
+        crash.args(["crash", "outbox", "--database", database]);
+        crash.args(["--faults", OUTBOX_FAULTS, "--messages", OUTBOX_MESSAGES]);
+        crash.env("POSTHOUSE_RIG", install::target().join("fast/rig"));
         install::run(crash.env("POSTHOUSE_PROGRAM", program()))?;
     }
     Ok(())

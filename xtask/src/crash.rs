@@ -13,6 +13,7 @@ mod kill;
 mod ledger;
 mod load;
 mod message_id;
+mod outbox;
 mod plan;
 mod power;
 mod producer;
@@ -36,7 +37,10 @@ use volume::Volume;
 
 /// What can be asked of `cargo xtask crash`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    rig: Option<Rigs>,
     /// Cycles of each kind of fault.
     #[arg(long, default_value_t = 50)]
     cycles: u64,
@@ -55,6 +59,13 @@ pub(crate) struct Args {
     /// Folder for data, ledgers and logs; without it a temporary one, kept if something is wrong.
     #[arg(long)]
     work_dir: Option<PathBuf>,
+}
+
+/// Rigs with faults of their own.
+#[derive(Debug, clap::Subcommand)]
+enum Rigs {
+    /// From one application's database to another's: outbox, relays, broker, consumers.
+    Outbox(outbox::Args),
 }
 
 /// A kind of fault.
@@ -84,6 +95,9 @@ pub(crate) enum Fault {
 ///
 /// If anything was lost, wrong or stuck; what exactly has been printed.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(Rigs::Outbox(args)) = &args.rig {
+        return outbox::run(args);
+    }
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_secs());
     let seed = args.seed.unwrap_or_else(clock);
     let program = program(args)?;
