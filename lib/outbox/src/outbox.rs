@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use sqlx::{Pool, Transaction};
+use sqlx::{Connection as _, Pool, Transaction};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ impl<D: Dialect> Outbox<D> {
     ///
     /// If the database is away.
     pub async fn begin(&self) -> Result<OutboxTransaction<'static, D>, Error> {
-        let transaction = self.pool.begin().await?;
+        let transaction = begin(&self.pool).await?;
         Ok(OutboxTransaction { transaction, wake: Arc::clone(&self.wake), sent: false })
     }
 
@@ -227,6 +227,23 @@ impl<D: Dialect> DerefMut for OutboxTransaction<'_, D> {
 impl<D: Dialect> fmt::Debug for OutboxTransaction<'_, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboxTransaction").field("sent", &self.sent).finish_non_exhaustive()
+    }
+}
+
+/// Begins a transaction on a connection that is in none.
+///
+/// SQLite undoes a transaction by itself when it finds no space. sqlx cannot roll it back then, believes that it goes on, and
+/// begins the connection's next ones inside of it: they would not be committed when their commit says so, and would hold the
+/// lock of all writers for ever. So such a connection is closed.
+pub(crate) async fn begin<D: Dialect>(pool: &Pool<D>) -> Result<Transaction<'static, D>, Error> {
+    loop {
+        let connection = pool.acquire().await?;
+        if !connection.is_in_transaction() {
+            return Ok(Transaction::begin(connection, None).await?);
+        }
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "a connection in an unknown state does not close well");
+        }
     }
 }
 

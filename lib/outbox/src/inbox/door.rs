@@ -16,6 +16,7 @@ use sqlx::Pool;
 use super::{Claim, claim_once};
 use crate::dialect::Dialect;
 use crate::message::PAYLOAD_BYTES_MAX;
+use crate::outbox::begin;
 use crate::signature::{Secret, is_same};
 use crate::transport::Pattern;
 
@@ -134,7 +135,7 @@ impl<D: Dialect> Inbox<D> {
     async fn take(&self, message: &Received) -> Result<(), Failure> {
         let (source, topic) = (message.source.as_str(), message.topic.as_str());
         let fits = |route: &&Route<D>| route.source.fits(source) && route.topic.fits(topic);
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = begin(&self.pool).await?;
         let id = message.id.to_string();
         if claim_once(&mut *transaction, &self.consumer, &id).await? == Claim::Duplicate {
             transaction.rollback().await?;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use posthouse_outbox::{Message, Outbox, SendError, Sent, State, Which};
-use sqlx::Postgres;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{Connection as _, Postgres, Sqlite, SqliteConnection};
 
 use crate::broken_commit::{Lost, loses_first_commit};
 use crate::on_every_database;
@@ -137,4 +138,37 @@ async fn a_commit_of_which_nobody_knows_is_looked_up_and_repeated_without_a_seco
         assert_eq!(sent == Sent::Duplicate, lost == Lost::Answer);
         assert_eq!(direct.count().await.unwrap().waiting, 1);
     }
+}
+
+/// SQLite undoes a transaction by itself when it finds no space. What comes after it on the same connection is as durable
+/// as ever, and nothing keeps the lock of all writers.
+#[tokio::test]
+async fn a_transaction_that_found_no_space_leaves_nothing_behind_in_its_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = SqliteConnectOptions::new().filename(folder.path().join("app.db"));
+    let at = at.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(at.clone()).await.unwrap();
+    let outbox = Outbox::<Sqlite>::new(pool.clone());
+    outbox.migrate().await.unwrap();
+    sqlx::raw_sql("create table orders (body blob); pragma max_page_count = 64")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut full = outbox.begin().await.unwrap();
+    let found_none =
+        sqlx::raw_sql("insert into orders values (zeroblob(1000000))").execute(&mut *full).await;
+    assert!(found_none.is_err());
+    drop(full.rollback().await);
+
+    outbox.begin().await.unwrap().rollback().await.unwrap();
+    let mut after = outbox.begin().await.unwrap();
+    after.send(&message("after")).await.unwrap();
+    after.commit().await.unwrap();
+
+    let mut other = SqliteConnection::connect_with(&at).await.unwrap();
+    let there: i64 = sqlx::query_scalar("select count(*) from posthouse_outbox")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(there, 1);
 }
