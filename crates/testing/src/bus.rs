@@ -265,7 +265,7 @@ async fn connected(url: &str) -> Client {
         match Client::connect_with(url, quick("test")).await {
             Ok(client) => return client,
             Err(error) => {
-                assert!(began.elapsed() < PATIENCE, "no connection to the server: {error}")
+                assert!(began.elapsed() < PATIENCE, "no connection to the server: {error}");
             }
         }
     }
