@@ -18,8 +18,9 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use posthouse_amqp::Table;
+use posthouse_amqp::http_header::http_header;
 use posthouse_amqp::properties::Properties;
-use posthouse_amqp::{Table, Value};
 
 /// Longest template of a path, in bytes.
 pub(crate) const PATH_BYTES_MAX: usize = 1024;
@@ -33,9 +34,6 @@ const SETTLE: &str = "posthouse-settle";
 
 /// Everything but what RFC 3986 §2.3 calls unreserved is encoded, so a value is never more than one segment.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Prefixes of a cloud event's attributes in AMQP's headers.
-const CLOUD_EVENTS: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
 
 /// What is sent of a message beside its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,24 +156,8 @@ pub(crate) fn headers_of(
             headers.put(name, value);
         }
     }
-    for (name, value) in table.iter() {
-        let text = match (value.as_str(), value.as_i64(), value.as_bool()) {
-            (Some(text), ..) => text.to_owned(),
-            (_, Some(number), _) => number.to_string(),
-            (.., Some(truth)) => truth.to_string(),
-            (None, None, None) => match value {
-                Value::F32(number) => number.to_string(),
-                Value::F64(number) => number.to_string(),
-                _ => continue,
-            },
-        };
-        if let Some(attribute) = CLOUD_EVENTS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-            headers.put(&format!("ce-{attribute}"), &text);
-        } else if matches!(name, "traceparent" | "tracestate") {
-            headers.put(name, &text);
-        } else {
-            headers.put(&format!("posthouse-h-{name}"), &text);
-        }
+    for (name, text) in table.iter().filter_map(|(name, value)| http_header(name, value)) {
+        headers.put(&name, &text);
     }
     headers.map
 }
@@ -233,6 +215,8 @@ pub(crate) fn said(status: StatusCode, headers: &HeaderMap) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_amqp::Value;
+
     use super::*;
 
     fn filled(template: &str, queue: &str, routing_key: &str) -> Option<String> {

@@ -11,6 +11,7 @@
 //! | [`method`], [`frame`], [`error`] | every method in one table, frames, reply codes |
 //! | [`properties`], [`rewrite`] | message properties: reading, peeking, changing |
 //! | [`table`], [`raw_table`] | field tables: as values, and as received |
+//! | [`http_header`] | a header of a message in a request that the message becomes |
 //! | [`sasl`], [`capabilities`] | logins, and what a peer understands |
 //!
 //! ```
@@ -59,6 +60,7 @@ pub mod encode;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod http_header;
 pub mod method;
 pub mod options;
 pub mod properties;

@@ -13,7 +13,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETR
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use posthouse_amqp::table::Value;
+use posthouse_amqp::http_header::http_header;
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceExt};
 
@@ -257,25 +257,11 @@ fn headers_of(delivery: &Delivery) -> HeaderMap {
         }
     }
     put("posthouse-attempt", &delivery.attempt().to_string());
-    for (name, value) in delivery.header_table().iter() {
-        let text = match (value.as_str(), value.as_i64(), value.as_bool()) {
-            (Some(text), ..) => text.to_owned(),
-            (_, Some(number), _) => number.to_string(),
-            (.., Some(truth)) => truth.to_string(),
-            (None, None, None) => match value {
-                Value::F32(number) => number.to_string(),
-                Value::F64(number) => number.to_string(),
-                _ => continue,
-            },
-        };
-        let cloud = ["cloudEvents:", "cloudEvents_"];
-        if let Some(attribute) = cloud.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-            put(&format!("ce-{attribute}"), &text);
-        } else if matches!(name, "traceparent" | "tracestate") {
-            put(name, &text);
-        } else if !name.starts_with("posthouse-") {
-            put(&format!("posthouse-h-{name}"), &text);
-        }
+    // Ours are not the publisher's to set.
+    let theirs = delivery.header_table();
+    let theirs = theirs.iter().filter(|(name, _)| !name.starts_with("posthouse-"));
+    for (name, text) in theirs.filter_map(|(name, value)| http_header(name, value)) {
+        put(&name, &text);
     }
     headers
 }

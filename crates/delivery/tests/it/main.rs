@@ -6,6 +6,8 @@
     reason = "tests fail by panicking"
 )]
 
+use delivery::Attempt;
+
 mod forbidden;
 mod receiver;
 mod relay;
@@ -13,3 +15,14 @@ mod runner;
 mod smtp;
 mod webhook;
 mod world;
+
+/// A first attempt.
+fn attempt(payload: &'static str) -> Attempt {
+    Attempt {
+        id: "msg_1".to_owned(),
+        number: 1,
+        timestamp: 1000,
+        payload: payload.into(),
+        request: None,
+    }
+}

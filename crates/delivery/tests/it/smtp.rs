@@ -5,8 +5,9 @@ use std::time::Duration;
 use delivery::output::Output as _;
 use delivery::output::connection::Tls;
 use delivery::output::smtp::{Credentials, Encryption, MailTarget, Relay as Config, Smtp};
-use delivery::{Address, Attempt, Blame, HeaderText, Outcome, Resolver};
+use delivery::{Address, Blame, HeaderText, Outcome, Resolver};
 
+use crate::attempt;
 use crate::relay::Relay;
 
 fn config(relay: &Relay) -> Config {
@@ -30,16 +31,6 @@ fn target(to: &[&str]) -> MailTarget {
         from: Address::parse("from@example.org").unwrap(),
         to: to.iter().map(|to| Address::parse(to).unwrap()).collect(),
         subject: HeaderText::parse("News").unwrap(),
-    }
-}
-
-fn attempt(payload: &'static str) -> Attempt {
-    Attempt {
-        id: "msg_1".to_owned(),
-        number: 1,
-        timestamp: 1000,
-        payload: payload.into(),
-        request: None,
     }
 }
 

@@ -12,6 +12,7 @@ use delivery::sign::{Secret, signature};
 use delivery::{Addresses, Attempt, Blame, Guard, Outcome, OwnRequest, Resolver};
 use tokio::net::UdpSocket;
 
+use crate::attempt;
 use crate::receiver::{Answer, Receiver, status};
 
 /// Long enough for a busy machine, short enough to wait for.
@@ -39,16 +40,6 @@ fn target(webhook: &Webhook, url: &str) -> WebhookTarget {
         headers: Vec::new(),
         secrets: Vec::new(),
         trust_id: None,
-    }
-}
-
-fn attempt(payload: &'static str) -> Attempt {
-    Attempt {
-        id: "msg_1".to_owned(),
-        number: 1,
-        timestamp: 1000,
-        payload: payload.into(),
-        request: None,
     }
 }
 

@@ -1,13 +1,14 @@
 //! A process of the rig that is killed, paused, and started again whenever it has ended.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+
+use crate::crash::server::lines_of;
 
 /// How long a process that has ended by itself stays away, as a service manager would have it.
 const AWAY: Duration = Duration::from_millis(100);
@@ -81,14 +82,7 @@ impl Actor {
             .stderr(log);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines_of(stdout);
         (self.child, self.lines) = (Some(child), Some(lines));
         Ok(())
     }
