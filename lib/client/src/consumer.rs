@@ -65,7 +65,12 @@ pub(crate) struct Policy {
     pub(crate) backoff: Backoff,
     pub(crate) dead: Option<DeadLetters>,
     pub(crate) waiting: Waiting,
+    /// For messages that are settled after their handler has returned.
+    pub(crate) settle_within: Duration,
 }
+
+/// How long a message may be held; brokers take it for lost after half an hour (RabbitMQ: `consumer_timeout`).
+const SETTLE_WITHIN: Duration = Duration::from_mins(15);
 
 /// A handler and everything about its queue. Made by [`consume`], [`consume_batch`], [`crate::rpc`] or
 /// [`crate::http_consumer`].
@@ -151,7 +156,12 @@ impl<S: 'static> Consumer<S> {
             prefetch: 64,
             workers: 16,
             order: Order::None,
-            policy: Policy { backoff: Backoff::default(), dead: None, waiting: Waiting::Queues },
+            policy: Policy {
+                backoff: Backoff::default(),
+                dead: None,
+                waiting: Waiting::Queues,
+                settle_within: SETTLE_WITHIN,
+            },
             exclusive: false,
             arguments: Table::new(),
             queue: None,
@@ -264,6 +274,14 @@ impl<S: 'static> Consumer<S> {
     #[must_use]
     pub fn dead_letter_by_broker(mut self) -> Self {
         self.policy.dead = Some(DeadLetters::Broker);
+        self
+    }
+
+    /// How long a message may take that is settled later ([`crate::Later`]); then it is tried again. Keep it below the
+    /// broker's timeout for consumers, which is 30 minutes with RabbitMQ. Default: 15 minutes.
+    #[must_use]
+    pub const fn settle_within(mut self, time: Duration) -> Self {
+        self.policy.settle_within = time;
         self
     }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -19,7 +19,11 @@ use tower::{Service, ServiceExt};
 
 use crate::consumer::{BoxError, Consumer, Work};
 use crate::delivery::Delivery;
+use crate::later::Later;
 use crate::outcome::{Answer, Outcome};
+
+/// Header of an answer that settles whatever the status is.
+const SETTLE: HeaderName = HeaderName::from_static("posthouse-settle");
 
 /// Largest answer that is sent on to whoever asked.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -75,7 +79,8 @@ impl std::fmt::Debug for HttpConsumer {
 /// | 2xx | is acknowledged; a body goes to `reply_to`, if there is one, with its content type and encoding and the message's correlation id |
 /// | 409 | is acknowledged: somebody had done it already |
 /// | 400, 410, 422 | goes to the dead letters |
-/// | anything else | is tried again; `retry-after` in seconds is obeyed |
+/// | 202, after the service has taken the [`crate::Held`] of the [`Later`] in the request's extensions | is settled by that |
+/// | anything else | is tried again; with `retry-after`, seconds or a date, not before that, and the consumer takes no other message until then ([`crate::Fail::pause`]) |
 /// | any with `posthouse-settle: ack`, `retry`, `dead` or `drop` | as that says |
 pub fn http_consumer<S, B>(service: S) -> HttpConsumer
 where
@@ -175,6 +180,8 @@ impl Service<Delivery> for HttpConsumer {
                 millis.ok().map(|value| (HeaderName::from_static("posthouse-deadline"), value)),
             );
         }
+        let later = Later::new();
+        request.extensions_mut().insert(later.clone());
         let answered = self.inner.clone().oneshot(request);
         Box::pin(async move {
             let response = match left {
@@ -187,13 +194,18 @@ impl Service<Delivery> for HttpConsumer {
                     }
                 },
             };
-            Ok(outcome_of(response))
+            Ok(match response.status() {
+                StatusCode::ACCEPTED if later.is_taken() && !overruled(response.headers()) => {
+                    Outcome::Later(later)
+                }
+                _ => outcome_of(response, SystemTime::now()),
+            })
         })
     }
 }
 
-/// What an answer means for the message.
-fn outcome_of(response: Response<Bytes>) -> Outcome {
+/// What an answer at this time means for the message.
+fn outcome_of(response: Response<Bytes>, now: SystemTime) -> Outcome {
     let (parts, body) = response.into_parts();
     let (status, headers) = (parts.status, &parts.headers);
     let ack = || match body.is_empty() {
@@ -211,11 +223,11 @@ fn outcome_of(response: Response<Bytes>) -> Outcome {
         let text = String::from_utf8_lossy(start);
         if text.is_empty() { status.to_string() } else { format!("{status}: {text}") }
     };
-    let retry = || {
-        let secs = text_of(headers, &RETRY_AFTER).and_then(|text| text.trim().parse().ok());
-        Outcome::Retry { after: secs.map(Duration::from_secs), reason: reason() }
+    let retry = || match retry_after(headers, now) {
+        Some(wait) => Outcome::Pause { wait, reason: reason() },
+        None => Outcome::Retry { after: None, reason: reason() },
     };
-    match text_of(headers, &HeaderName::from_static("posthouse-settle")) {
+    match text_of(headers, &SETTLE) {
         Some("ack") => return ack(),
         Some("retry") => return retry(),
         Some("dead") => return Outcome::Dead { reason: reason() },
@@ -230,6 +242,20 @@ fn outcome_of(response: Response<Bytes>) -> Outcome {
         status if status.is_success() => ack(),
         _ => retry(),
     }
+}
+
+/// Whether a header says what becomes of the message.
+fn overruled(headers: &HeaderMap) -> bool {
+    matches!(text_of(headers, &SETTLE), Some("ack" | "retry" | "dead" | "drop"))
+}
+
+/// RFC 9110 §10.2.3: seconds, or a date; nothing if it is neither, or over.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = text_of(headers, &RETRY_AFTER)?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    httpdate::parse_http_date(text).ok()?.duration_since(now).ok()
 }
 
 fn text_of<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
@@ -319,7 +345,8 @@ mod tests {
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        outcome_of(response.body(Bytes::from_static(body.as_bytes())).unwrap())
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_258_800);
+        outcome_of(response.body(Bytes::from_static(body.as_bytes())).unwrap(), now)
     }
 
     #[test]
@@ -351,10 +378,24 @@ mod tests {
         for status in [408, 425, 429, 404, 500, 503] {
             assert!(matches!(answer(status, &[], ""), Outcome::Retry { after: None, .. }));
         }
-        let waits = answer(503, &[("retry-after", "7")], "");
-        let Outcome::Retry { after, .. } = waits else { panic!("{waits:?}") };
-        assert_eq!(after, Some(Duration::from_secs(7)));
         assert!(matches!(answer(500, &[("posthouse-settle", "drop")], ""), Outcome::Drop { .. }));
         assert_eq!(answer(500, &[("posthouse-settle", "ack")], ""), Outcome::Ack);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let wait = |status, text| match answer(status, &[("retry-after", text)], "") {
+            Outcome::Pause { wait, .. } => Some(wait.as_secs()),
+            Outcome::Retry { after: None, .. } => None,
+            other => panic!("{other:?}"),
+        };
+
+        assert_eq!(wait(503, "7"), Some(7));
+        assert_eq!(wait(429, " 120 "), Some(120));
+        assert_eq!(wait(503, "Sat, 21 Nov 2026 11:01:30 GMT"), Some(90));
+        assert_eq!(wait(503, "Saturday, 21-Nov-26 11:01:30 GMT"), Some(90));
+        for nothing in ["Sat, 21 Nov 2026 10:59:59 GMT", "soon", "-1", "1.5", ""] {
+            assert_eq!(wait(503, nothing), None, "{nothing}");
+        }
     }
 }

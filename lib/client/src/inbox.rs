@@ -2,11 +2,15 @@
 //!
 //! The broker's prefetch bounds it. With an order by key, a message waits here while another one of its key is worked on:
 //! one at a time per key, in the order of arrival, and as many keys beside each other as there are workers.
+//!
+//! It can rest: then nothing is taken for a while, whatever arrives.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use crate::delivery::Delivery;
 
@@ -48,7 +52,28 @@ struct State {
     lanes: HashMap<Box<str>, VecDeque<Delivery>>,
     /// Keys of which a message went back to its queue: what comes behind it must go back as well.
     closed: HashSet<Box<str>>,
+    rests_until: Option<Instant>,
     ended: bool,
+}
+
+impl State {
+    /// How much longer nothing is taken. The end of the inbox is that of its rest.
+    fn rests_for(&self) -> Duration {
+        let until = self.rests_until.filter(|_| !self.ended);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Everything that nobody works on.
+    fn take_back(&mut self, order: &Order) -> Vec<Delivery> {
+        let mut back: Vec<_> = self.ready.drain(..).collect();
+        for index in 0..back.len() {
+            let lane = back.get(index).and_then(|delivery| order.key(delivery));
+            back.extend(lane.and_then(|key| self.lanes.remove(&key)).into_iter().flatten());
+        }
+        // What is left is worked on: the lane stays, so that the message's next copy waits for this one's end.
+        back.extend(self.lanes.values_mut().flat_map(|lane| lane.drain(..)));
+        back
+    }
 }
 
 /// What has arrived and nobody has taken yet.
@@ -58,12 +83,15 @@ pub(crate) struct Inbox {
     state: Mutex<State>,
     /// At least one for each ready delivery: a permit is a reason to look, not a promise.
     hints: Semaphore,
+    /// Wakes those who wait for the end of a rest.
+    roused: Notify,
     workers: usize,
 }
 
 impl Inbox {
     pub(crate) fn new(order: Order, workers: usize) -> Self {
-        Self { order, state: Mutex::default(), hints: Semaphore::new(0), workers }
+        let (state, roused) = (Mutex::default(), Notify::new());
+        Self { order, state, hints: Semaphore::new(0), roused, workers }
     }
 
     /// Takes in what one read of the socket has brought; returns what has to go back.
@@ -97,9 +125,14 @@ impl Inbox {
     /// The next delivery for a worker; `None` when the inbox has ended and is empty. Cancel-safe.
     pub(crate) async fn take(&self) -> Option<Delivery> {
         loop {
+            self.rested().await;
             // The semaphore is never closed.
-            self.hints.acquire().await.ok()?.forget();
+            let hint = self.hints.acquire().await.ok()?;
             let mut state = self.lock();
+            if state.rests_for() > Duration::ZERO {
+                continue;
+            }
+            hint.forget();
             if let Some(delivery) = state.ready.pop_front() {
                 return Some(delivery);
             }
@@ -114,8 +147,48 @@ impl Inbox {
     /// What is ready, without waiting; at most `count`.
     pub(crate) fn take_ready(&self, count: usize) -> Vec<Delivery> {
         let mut state = self.lock();
+        if state.rests_for() > Duration::ZERO {
+            return Vec::new();
+        }
         let count = count.min(state.ready.len());
         state.ready.drain(..count).collect()
+    }
+
+    /// Nothing is taken for so long; longer, if it rests longer already.
+    pub(crate) fn rest(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        state.rests_until = state.rests_until.max(Some(until));
+    }
+
+    /// How much longer nothing is taken.
+    pub(crate) fn rests_for(&self) -> Duration {
+        self.lock().rests_for()
+    }
+
+    /// Waits for the end of a rest, if there is one; false if it is over because the inbox has ended. Cancel-safe.
+    pub(crate) async fn rested(&self) -> bool {
+        let mut waited = false;
+        loop {
+            let roused = self.roused.notified();
+            tokio::pin!(roused);
+            roused.as_mut().enable();
+            let left = self.rests_for();
+            if left.is_zero() {
+                return !(waited && self.lock().ended);
+            }
+            waited = true;
+            tokio::select! {
+                () = sleep_until(Instant::now() + left) => {}
+                () = roused => {}
+            }
+        }
+    }
+
+    /// Everything that nobody works on, to go back to the queue.
+    #[must_use]
+    pub(crate) fn take_back(&self) -> Vec<Delivery> {
+        self.lock().take_back(&self.order)
     }
 
     /// A delivery was settled: the next of its key may be taken.
@@ -149,21 +222,24 @@ impl Inbox {
     /// The channel is gone and everything that nobody works on will come again.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let ready = std::mem::take(&mut state.ready);
         state.closed.clear();
-        for delivery in &ready {
-            if let Some(key) = self.order.key(delivery) {
-                state.lanes.remove(&key);
-            }
-        }
-        // What is left is worked on: the lane stays, so that the message's next copy waits for this one's end.
-        state.lanes.values_mut().for_each(VecDeque::clear);
+        drop(state.take_back(&self.order));
     }
 
-    /// No more will come; workers end when they have worked off what is here.
-    pub(crate) fn end(&self) {
-        self.lock().ended = true;
+    /// No more will come; workers end when they have worked off what is here. What nobody was to take yet, because the
+    /// inbox rests, is returned, to go back to the queue.
+    #[must_use]
+    pub(crate) fn end(&self) -> Vec<Delivery> {
+        let mut state = self.lock();
+        let back = match state.rests_for().is_zero() {
+            true => Vec::new(),
+            false => state.take_back(&self.order),
+        };
+        state.ended = true;
+        drop(state);
         self.hints.add_permits(self.workers.max(1));
+        self.roused.notify_waiters();
+        back
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -239,10 +315,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_taken_while_it_rests() {
+        let inbox = Inbox::new(Order::None, 1);
+        let began = Instant::now();
+        inbox.rest(Duration::from_millis(300));
+        inbox.rest(Duration::from_millis(1));
+        put(&inbox, [delivery("a", 1), delivery("a", 2)]);
+
+        assert_eq!(inbox.take().await.unwrap().receipt.tag, 1);
+
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        assert_eq!(ready(&inbox), [2]);
+        inbox.rest(Duration::from_hours(1));
+        put(&inbox, [delivery("a", 3)]);
+        assert!(ready(&inbox).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_rests_at_the_end_goes_back_and_the_workers_end() {
+        let inbox = Inbox::new(Order::RoutingKey, 2);
+        put(&inbox, [delivery("a", 1), delivery("a", 2), delivery("b", 3), delivery("b", 4)]);
+        let worked_on = inbox.take().await.unwrap();
+        inbox.rest(Duration::from_hours(1));
+
+        let mut back: Vec<_> = inbox.end().iter().map(|delivery| delivery.receipt.tag).collect();
+        back.sort_unstable();
+
+        assert_eq!((worked_on.receipt.tag, back), (1, vec![2, 3, 4]));
+        inbox.done(&worked_on);
+        assert!(inbox.take().await.is_none());
+        assert!(inbox.take().await.is_none());
+    }
+
+    #[tokio::test]
     async fn workers_end_after_the_last_message_of_the_last_key() {
         let inbox = Inbox::new(Order::RoutingKey, 2);
         put(&inbox, [delivery("a", 1), delivery("a", 2)]);
-        inbox.end();
+        assert!(inbox.end().is_empty());
 
         let first = inbox.take().await.unwrap();
         inbox.done(&first);

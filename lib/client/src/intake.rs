@@ -40,6 +40,8 @@ pub(crate) enum Stage {
     /// The channel is being opened, or `basic.consume` is under way.
     Starting,
     Running,
+    /// The consumer has ended for a while, its channel stays for settlements.
+    Resting,
     /// `basic.cancel` is under way.
     Cancelling,
     /// The consumer has ended, its channel stays for settlements.
@@ -137,6 +139,14 @@ impl Flow {
             for unwanted in self.intake.inbox.put(self.arrived.drain(..)) {
                 self.intake.settlements.put(unwanted.receipt, Settle::Requeue);
             }
+        }
+    }
+
+    /// Has everything go back that nobody works on, for as long as the consumer rests.
+    pub(crate) fn rest(&mut self) {
+        self.stage = Stage::Resting;
+        for unwanted in self.intake.inbox.take_back() {
+            self.intake.settlements.put(unwanted.receipt, Settle::Requeue);
         }
     }
 

@@ -6,7 +6,7 @@
 //! | exchanges, queues, bindings; plan, apply, diff | [`Topology`], [`Plan`] |
 //! | handlers | [`consume`], [`consume_batch`], [`rpc`], [`http_consumer`]; [`Router`], [`serve`], [`App`] |
 //! | what handlers take | [`State`], [`Meta`], [`Typed`], [`Json`], [`Csv`], [`Batch`], [`Extension`], [`Delivery`] |
-//! | what handlers return | [`Ack`], [`Reply`], [`Fail`], [`Outcome`], [`RpcError`] |
+//! | what handlers return | [`Ack`], [`Reply`], [`Fail`], [`Outcome`], [`RpcError`], [`Later`] |
 //! | a transaction per message (features `postgres`, `mysql`, `sqlite`) | `Tx` |
 //! | calls | [`Client::call`], [`Call::gather_for`] |
 //! | around handlers | [`layers`] |
@@ -50,6 +50,7 @@ mod handler;
 mod http_consumer;
 mod inbox;
 mod intake;
+mod later;
 pub mod layers;
 mod link;
 mod message;
@@ -87,6 +88,7 @@ pub use extract::{
 };
 pub use handler::Handler;
 pub use http_consumer::{Deadline, HttpConsumer, Principal, http_consumer};
+pub use later::{Held, Later, TooLate};
 pub use message::{Message, Request};
 pub use metrics::{Metrics, QueueLabel};
 pub use options::Options;

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub acked: Family<QueueLabel, Counter>,
     /// Messages put back, to be tried again later.
     pub retried: Family<QueueLabel, Counter>,
+    /// Times that a consumer was told to take nothing for a while.
+    pub paused: Family<QueueLabel, Counter>,
     /// Messages given up.
     pub dead_lettered: Family<QueueLabel, Counter>,
     /// Messages dropped on purpose.
@@ -62,6 +64,7 @@ impl Default for Metrics {
             attempts: Family::default(),
             acked: Family::default(),
             retried: Family::default(),
+            paused: Family::default(),
             dead_lettered: Family::default(),
             dropped: Family::default(),
             handling: Family::new_with_constructor(|| Histogram::new(HANDLER_BOUNDS_SECS)),
@@ -88,6 +91,7 @@ impl Metrics {
             ("attempts", "calls of handlers", &self.attempts),
             ("acked", "messages handled well", &self.acked),
             ("retried", "messages to be tried again later", &self.retried),
+            ("paused", "times that a consumer was told to take nothing for a while", &self.paused),
             ("dead_lettered", "messages given up", &self.dead_lettered),
             ("dropped", "messages dropped on purpose", &self.dropped),
         ];
@@ -104,6 +108,7 @@ pub(crate) struct QueueMetrics {
     pub(crate) attempts: Counter,
     pub(crate) acked: Counter,
     pub(crate) retried: Counter,
+    pub(crate) paused: Counter,
     pub(crate) dead_lettered: Counter,
     pub(crate) dropped: Counter,
     pub(crate) handling: Histogram,
@@ -116,6 +121,7 @@ impl QueueMetrics {
             attempts: metrics.attempts.get_or_create(&label).clone(),
             acked: metrics.acked.get_or_create(&label).clone(),
             retried: metrics.retried.get_or_create(&label).clone(),
+            paused: metrics.paused.get_or_create(&label).clone(),
             dead_lettered: metrics.dead_lettered.get_or_create(&label).clone(),
             dropped: metrics.dropped.get_or_create(&label).clone(),
             handling: metrics.handling.get_or_create(&label).clone(),

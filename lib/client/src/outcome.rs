@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::codec::Format;
+use crate::later::Later;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub enum Outcome {
     Retry {
         /// When, instead of what the consumer's backoff says.
         after: Option<Duration>,
+        /// Why.
+        reason: String,
+    },
+    /// As [`Outcome::Retry`], and the consumer takes no other message until then: what all of them need is busy or away.
+    Pause {
+        /// How long, at most an hour.
+        wait: Duration,
         /// Why.
         reason: String,
     },
@@ -42,6 +50,8 @@ pub enum Outcome {
         /// What was in its way.
         reason: String,
     },
+    /// It is settled by whoever has taken this promise's [`crate::Held`].
+    Later(Later),
 }
 
 /// The body of an answer.
@@ -94,6 +104,12 @@ impl Fail {
     /// Again, not before so long. What is longer than the longest wait of the consumer's backoff is shortened to that.
     pub fn after(wait: Duration, reason: impl Display) -> Self {
         Self(Outcome::Retry { after: Some(wait), reason: reason.to_string() })
+    }
+
+    /// Again, not before so long, as [`Fail::after`]; and this consumer takes no other message until then, at most for an
+    /// hour. For what all messages need and is busy or away; other queues go on.
+    pub fn pause(wait: Duration, reason: impl Display) -> Self {
+        Self(Outcome::Pause { wait, reason: reason.to_string() })
     }
 
     /// Never again: to the dead letters.
@@ -161,6 +177,12 @@ impl IntoOutcome for Outcome {
 impl IntoOutcome for Ack {
     fn into_outcome(self) -> Outcome {
         Outcome::Ack
+    }
+}
+
+impl IntoOutcome for Later {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Later(self)
     }
 }
 

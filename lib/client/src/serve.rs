@@ -22,7 +22,7 @@ use crate::link::{Command, Link};
 use crate::metrics::{Metrics, QueueMetrics};
 use crate::options::Options;
 use crate::router::{Route, Router};
-use crate::settlements::Settlements;
+use crate::settlements::{Settle, Settlements};
 use crate::worker::{Bench, work};
 
 /// Serves a router: connects, declares its topology, works until the shutdown signal, then drains.
@@ -174,7 +174,8 @@ impl App {
         self.link.is_up()
     }
 
-    /// Takes no more messages, works off those that are here, settles them and closes both connections.
+    /// Takes no more messages, works off those that are here, settles them and closes both connections. Messages that are
+    /// settled later are waited for as well; a consumer that pauses gives back what it has.
     ///
     /// Waits at most [`Options::drain_timeout`]; what is not done then goes back to its queue.
     pub async fn stop(mut self) {
@@ -185,7 +186,9 @@ impl App {
         }
         for intake in &self.intakes {
             drop(timeout_at(deadline, intake.stopped.notified()).await);
-            intake.inbox.end();
+            for unwanted in intake.inbox.end() {
+                intake.settlements.put(unwanted.receipt, Settle::Requeue);
+            }
         }
         let finished = async { while self.workers.join_next().await.is_some() {} };
         if timeout_at(deadline, finished).await.is_err() {

@@ -437,6 +437,7 @@ impl Session<'_> {
         if let Some(event) = self.connection.handle_timeout(now, &mut self.out) {
             self.happened(event);
         }
+        self.rest_consumers();
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart_at = None;
             let questions = questions_of(&self.lasting.topology);

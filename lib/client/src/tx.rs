@@ -140,7 +140,14 @@ async fn end<D: Dialect>(
         return commit(transaction, &claim).await.err().unwrap_or(outcome);
     }
     roll_back(transaction).await;
-    outcome
+    match outcome {
+        // Its effects would be lost if it were acknowledged some day.
+        Outcome::Later(_) => {
+            let reason = "a message with a transaction cannot be settled later";
+            Outcome::Dead { reason: reason.to_owned() }
+        }
+        outcome => outcome,
+    }
 }
 
 /// Commits; otherwise says what becomes of the message instead.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt};
 
@@ -14,6 +15,7 @@ use crate::consumer::{DeadLetters, DeliveryService, Policy, Waiting, Work, waiti
 use crate::delivery::{ATTEMPT_HEADER, Delivery};
 use crate::error::PublishError;
 use crate::intake::Intake;
+use crate::later::{Decided, Later, tell};
 use crate::link::jittered;
 use crate::metrics::QueueMetrics;
 use crate::outcome::{Answer, Outcome};
@@ -24,6 +26,9 @@ use crate::topology::text;
 
 /// How long a message is held that could be put nowhere, before it goes back to its queue.
 const NOWHERE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest pause of a consumer, as with the server's webhooks, so that no answer stops a consumer for ever.
+const PAUSE_MAX: Duration = Duration::from_hours(1);
 
 /// First wait after a conflict; twice as long each time, and cut at random, so that two do not meet again.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
@@ -77,9 +82,14 @@ pub(crate) struct Bench {
 pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
     match work {
         Work::Each(mut service) => {
+            // Messages that are settled later. Dropped with this worker at the end of the drain: they are nobody's then, and
+            // go back when the connection is closed.
+            let mut held = JoinSet::new();
             while let Some(delivery) = bench.intake.inbox.take().await {
-                bench.handle(&mut service, delivery).await;
+                bench.handle(&mut service, delivery, &mut held).await;
+                while held.try_join_next().is_some() {}
             }
+            while held.join_next().await.is_some() {}
         }
         Work::Batch { handle, up_to, within } => {
             while let Some(first) = bench.intake.inbox.take().await {
@@ -90,6 +100,8 @@ pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
                 let outcomes = running
                     .await
                     .unwrap_or_else(|panic| vec![panicked(panic.as_ref()); deliveries.len()]);
+                let outcomes: Vec<_> =
+                    outcomes.into_iter().map(|outcome| bench.pause(outcome)).collect();
                 bench.metrics.handling.observe(began.elapsed().as_secs_f64());
                 if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Conflict { .. })) {
                     // They go back at once and come again: this is no tight circle.
@@ -104,14 +116,37 @@ pub(crate) async fn work(bench: Arc<Bench>, work: Work) {
 }
 
 impl Bench {
-    async fn handle(&self, service: &mut DeliveryService, delivery: Delivery) {
-        let mut attempt = delivery.attempt();
+    /// Works on a message until it is settled, or in `held` from where it is to be settled later.
+    async fn handle(
+        self: &Arc<Self>,
+        service: &mut DeliveryService,
+        delivery: Delivery,
+        held: &mut JoinSet<()>,
+    ) {
+        let attempt = delivery.attempt();
+        match self.run(service, delivery.clone(), attempt).await {
+            Outcome::Later(later) => {
+                let (bench, mut service) = (Arc::clone(self), service.clone());
+                held.spawn(async move {
+                    let ended = bench.decided(later).await;
+                    bench.finish(&mut service, delivery, attempt, ended).await;
+                });
+            }
+            outcome => self.finish(service, delivery, attempt, outcome.into()).await,
+        }
+    }
+
+    /// Settles a message whose first attempt here has ended, after further ones if it keeps its place.
+    async fn finish(
+        &self,
+        service: &mut DeliveryService,
+        delivery: Delivery,
+        mut attempt: u32,
+        ended: Decided,
+    ) {
         let mut conflicts = 0;
+        let Decided { mut outcome, mut done } = ended;
         loop {
-            self.metrics.attempts.inc();
-            let began = Instant::now();
-            let outcome = self.run(service, delivery.clone(), attempt).await;
-            self.metrics.handling.observe(began.elapsed().as_secs_f64());
             let wait = match &outcome {
                 // In an order, what is tried again keeps its place: it waits here.
                 Outcome::Retry { after, .. } if self.ordered => {
@@ -126,7 +161,11 @@ impl Bench {
                 }
                 _ => None,
             };
-            let Some(wait) = wait else { return self.end_after(&delivery, outcome, attempt).await };
+            let Some(wait) = wait else {
+                self.end_after(&delivery, outcome, attempt).await;
+                return tell(done);
+            };
+            tell(done.take());
             if self.intake.cancelled.load(Ordering::Acquire) {
                 return self.give_back(&delivery);
             }
@@ -134,7 +173,30 @@ impl Bench {
                 self.metrics.retried.inc();
             }
             tokio::time::sleep(wait).await;
+            if !self.intake.inbox.rested().await {
+                return self.give_back(&delivery);
+            }
+            outcome = self.run(service, delivery.clone(), attempt).await;
+            while let Outcome::Later(later) = outcome {
+                Decided { outcome, done } = self.decided(later).await;
+            }
         }
+    }
+
+    /// What became of a message that was to be settled later.
+    async fn decided(&self, later: Later) -> Decided {
+        let Decided { outcome, done } = later.decided(self.policy.settle_within).await;
+        Decided { outcome: self.pause(outcome), done }
+    }
+
+    /// Has the consumer take nothing for a while if that is what the outcome says; for the message it is a retry.
+    fn pause(&self, outcome: Outcome) -> Outcome {
+        let Outcome::Pause { wait, reason } = outcome else { return outcome };
+        let pause = wait.min(PAUSE_MAX);
+        tracing::warn!(queue = &*self.intake.queue, ?pause, reason, "a consumer pauses");
+        self.metrics.paused.inc();
+        self.intake.inbox.rest(pause);
+        Outcome::Retry { after: Some(wait), reason }
     }
 
     /// Back to the queue because this consumer ends, with what is behind it in its order.
@@ -145,12 +207,15 @@ impl Bench {
         }
     }
 
+    /// Calls the handler once.
     async fn run(
         &self,
         service: &mut DeliveryService,
         delivery: Delivery,
         attempt: u32,
     ) -> Outcome {
+        self.metrics.attempts.inc();
+        let began = Instant::now();
         if attempt > self.policy.backoff.attempts_max() && self.dead != DeadLetters::Answer {
             // Handed out more often than allowed: whoever had it did not live to say what became of it.
             let reason = format!("attempt {attempt} of {}", self.policy.backoff.attempts_max());
@@ -162,11 +227,13 @@ impl Bench {
                 Err(error) => Err(error),
             }
         };
-        match AssertUnwindSafe(called).catch_unwind().await {
+        let outcome = match AssertUnwindSafe(called).catch_unwind().await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Outcome::Retry { after: None, reason: error.to_string() },
             Err(panic) => panicked(panic.as_ref()),
-        }
+        };
+        self.metrics.handling.observe(began.elapsed().as_secs_f64());
+        self.pause(outcome)
     }
 
     /// The first message and what comes soon after it.
@@ -198,6 +265,13 @@ impl Bench {
             }
             Outcome::Reply(answer) => self.reply(delivery, answer).await,
             Outcome::Retry { after, reason } => self.retry(delivery, attempt, after, reason).await,
+            Outcome::Pause { wait, reason } => {
+                self.retry(delivery, attempt, Some(wait), reason).await
+            }
+            Outcome::Later(_) => {
+                let reason = "a batch cannot be settled later".to_owned();
+                self.retry(delivery, attempt, None, reason).await
+            }
             Outcome::Dead { reason } => self.give_up(delivery, attempt, &reason).await,
             Outcome::Drop { reason } => {
                 tracing::info!(queue = delivery.queue(), reason, "a message was dropped");

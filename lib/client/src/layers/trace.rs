@@ -52,9 +52,11 @@ const fn name(outcome: &Result<Outcome, BoxError>) -> &'static str {
         Ok(Outcome::Ack) => "ack",
         Ok(Outcome::Reply(_)) => "reply",
         Ok(Outcome::Retry { .. }) | Err(_) => "retry",
+        Ok(Outcome::Pause { .. }) => "pause",
         Ok(Outcome::Dead { .. }) => "dead",
         Ok(Outcome::Drop { .. }) => "drop",
         Ok(Outcome::Release) => "release",
         Ok(Outcome::Conflict { .. }) => "conflict",
+        Ok(Outcome::Later(_)) => "later",
     }
 }

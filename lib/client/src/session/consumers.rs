@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use posthouse_amqp::error::ReplyCode;
 use posthouse_amqp::method::{BasicCancel, BasicCancelOk};
 
 use super::{RESTART_PAUSE, Role, Session};
 use crate::intake::{Flow, Intake, Stage};
+
+/// Longest rest over which a consumer keeps what it has been sent. Giving back costs a delivery, which some queues count.
+const REST_HELD_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     /// Starts every consumer that has no channel.
@@ -51,7 +54,7 @@ impl Session<'_> {
                 let consumer_tag = &intake.tag;
                 self.send(channel, BasicCancel { consumer_tag, no_wait: false });
             }
-            Stage::Idle => {
+            Stage::Idle | Stage::Resting => {
                 flow.stage = Stage::Stopped;
                 intake.stopped.notify_one();
             }
@@ -63,8 +66,30 @@ impl Session<'_> {
     pub(super) fn cancelled(&mut self, channel: u16) {
         if let Some(flow) = self.flow_of(channel) {
             flow.hand_over();
+            if !flow.intake.cancelled.load(Ordering::Acquire) {
+                return flow.rest();
+            }
             flow.stage = Stage::Stopped;
             flow.intake.stopped.notify_one();
+        }
+    }
+
+    /// A consumer that rests for long has the broker send nothing, so that others may have the messages and none is held
+    /// for longer than brokers allow; then it asks again.
+    pub(super) fn rest_consumers(&mut self) {
+        let mut resting = Vec::new();
+        for flow in &mut self.lasting.flows {
+            let left = flow.intake.inbox.rests_for();
+            match flow.stage {
+                Stage::Running if left > REST_HELD_MAX => resting.push(Arc::clone(&flow.intake)),
+                Stage::Resting if left.is_zero() && flow.consume(&mut self.out) => {
+                    flow.stage = Stage::Starting;
+                }
+                _ => {}
+            }
+        }
+        for intake in resting {
+            self.cancel(&intake);
         }
     }
 

@@ -20,8 +20,10 @@ mod cutter;
 #[path = "../../../outbox/tests/it/server.rs"]
 mod database;
 mod http_requests;
+mod later;
 mod layers;
 mod ordering;
+mod pausing;
 mod publishing;
 mod rabbitmq;
 mod rpc;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use posthouse_client::prelude::*;
-use posthouse_client::{Consumer, FromParts, QueueLabel};
+use posthouse_client::{Consumer, FromParts, Later, QueueLabel};
 use posthouse_outbox::Outbox;
 use posthouse_testing::TestBus;
 use sqlx::sqlite::SqlitePoolOptions;
@@ -315,6 +315,27 @@ async fn a_message_without_a_name_is_a_dead_letter<S: Server>() {
         .assert_one()
         .assert_reason("message id must have no NUL and no space at its end");
     assert_eq!(scene.shop.runs("a"), 0);
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_with_a_transaction_cannot_be_settled_later() {
+    async fn handle(State(shop): State<Shop<Sqlite>>, mut tx: Tx<Sqlite>, body: String) -> Later {
+        shop.ran(&body);
+        Sqlite::run(&mut tx, "insert into effects values (1)").await.unwrap();
+        Later::new()
+    }
+    let scene = Scene::<Sqlite>::of((), consume(handle)).await;
+
+    scene.publish("m-1", "a").await;
+    scene.finish(1).await;
+
+    scene
+        .bus
+        .queue("q.dead")
+        .assert_one()
+        .assert_reason("a message with a transaction cannot be settled later");
+    assert_eq!((scene.shop.runs("a"), scene.effects().await), (1, 0));
     scene.stop().await;
 }
 
