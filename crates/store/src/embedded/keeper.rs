@@ -17,11 +17,12 @@ use super::vfs::VfsFile;
 /// How often a full disk is tried again.
 const RETRY_FULL: Duration = Duration::from_millis(200);
 
-/// Segments that are filled in less are not written with zeros beforehand.
-const HURRY: Duration = Duration::from_secs(3);
+/// Segments that are filled in less are not written with zeros beforehand: zeros would take half of what the disk can write.
+/// Where a second is enough for zeros and records, it pays: blocks that were written once are synced twice as fast.
+const HURRY: Duration = Duration::from_secs(1);
 
-/// Zeros that are brought to disk at once.
-const PIECE_BYTES: u64 = 1024 * 1024;
+/// Zeros that are brought to disk at once. Each of the log's syncs may have to wait for one such piece.
+const PIECE_BYTES: u64 = 128 * 1024;
 
 /// Name of a segment that is being made.
 const PREPARING: &str = "next.tmp";
