@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -121,6 +121,15 @@ impl<D: Dialect> Inbox<D> {
             .with_state(Arc::new(self))
     }
 
+    /// Whether the body is worth reading: a token is checked before it, a signature only with it.
+    fn may_let_in(&self, headers: &HeaderMap) -> bool {
+        let fits = |login: &Login| match login {
+            Login::Token(token) => bearer(headers).is_some_and(|said| is_same(said, token)),
+            Login::Signature(_) => headers.contains_key("webhook-signature"),
+        };
+        self.logins.is_empty() || self.logins.iter().any(fits)
+    }
+
     fn lets_in(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let fits = |login: &Login| match login {
             Login::Token(token) => bearer(headers).is_some_and(|said| is_same(said, token)),
@@ -160,15 +169,17 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     is_known.then_some(token.trim())
 }
 
-async fn receive<D: Dialect>(
-    State(inbox): State<Arc<Inbox<D>>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn receive<D: Dialect>(State(inbox): State<Arc<Inbox<D>>>, request: Request) -> Response {
+    if !inbox.may_let_in(request.headers()) {
+        return stranger();
+    }
+    let headers = request.headers().clone();
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal.into_response(),
+    };
     if !inbox.lets_in(&headers, &body) {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        let what = json!({ "detail": "Authentication credentials were not provided." });
-        return (StatusCode::UNAUTHORIZED, challenge, axum::Json(what)).into_response();
+        return stranger();
     }
     let message = match Received::read(&body) {
         Ok(message) => message,
@@ -186,6 +197,12 @@ async fn receive<D: Dialect>(
     tracing::error!(%id, topic, error = failure, "message not handled; its sender sends it again");
     let what = json!({ "detail": "The message could not be handled; nothing was kept." });
     (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(what)).into_response()
+}
+
+fn stranger() -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    let what = json!({ "detail": "Authentication credentials were not provided." });
+    (StatusCode::UNAUTHORIZED, challenge, axum::Json(what)).into_response()
 }
 
 fn answer(status: StatusCode, json: String) -> Response {

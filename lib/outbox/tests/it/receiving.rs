@@ -230,6 +230,19 @@ async fn who_has_neither_token_nor_signature_is_not_let_in() {
 }
 
 #[tokio::test]
+async fn the_body_of_a_stranger_is_not_read() {
+    let (_, pool) = Postgres::outbox().await;
+    let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let app = Inbox::new(pool, "app").token("sesame").signature(secret).router();
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let request = Request::post("/inbox/").header("authorization", "Bearer wrong");
+
+    let answer = app.oneshot(request.body(Body::from_stream(never)).unwrap()).await.unwrap();
+
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn what_one_outbox_sends_another_applications_inbox_takes_once() {
     use posthouse_outbox::Message;
     use posthouse_outbox::transport::http;
