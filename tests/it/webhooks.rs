@@ -1,10 +1,10 @@
 //! Webhooks, by the real program: what is posted is sent, after a kill too, and private networks are out of reach.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use it::value::table;
-use it::{Broker, Connection, Http, Login, PATIENCE, Properties, Receiver};
+use it::{Answer, Broker, Connection, Http, Login, PATIENCE, Properties, Receiver};
 use serde_json::{Value, json};
 
 const WHY: &str = "sends no webhooks";
@@ -213,6 +213,71 @@ fn the_answer_to_a_request_of_its_own_says_what_becomes_of_the_message() {
 
     assert_eq!((again.header("posthouse-attempt"), &again.body), ("2", &json!("later")));
     assert_eq!(program.metric("posthouse_delivery_given_up_total"), 1.0);
+}
+
+fn post_many(http: &mut Http, count: usize) {
+    let messages: Vec<Value> = (0..count).map(|number| json!({"body": number})).collect();
+    let body = json!({"messages": messages}).to_string();
+    assert_eq!(http.post("/v2/queues/q/messages", &body).status, 201);
+}
+
+#[test]
+fn retry_after_slows_the_whole_subscription_and_no_other() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+    let full = Answer::status(429).with("retry-after", "3600");
+    let (slow, other) = (Receiver::answering([full].into_iter()), Receiver::start([]));
+    subscribe(&mut http, &slow.url(), &json!({}));
+    subscribe(&mut http, &other.url(), &json!({}));
+
+    post_many(&mut http, 20);
+    let first = slow.next();
+    post_many(&mut http, 20);
+
+    for _ in 0..40 {
+        drop(other.next());
+    }
+    assert_eq!(first.body["body"], 0);
+    assert_eq!(slow.rest().len(), 0, "an hour is not over");
+    assert_eq!(program.metric("posthouse_delivery_resting"), 1.0);
+}
+
+#[test]
+fn retry_after_in_seconds_and_as_a_date_ends_when_it_says() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let mut http = Http::new(&program);
+    let (begun, wall) = (Instant::now(), SystemTime::now());
+    let date = httpdate::fmt_http_date(wall + Duration::from_secs(4));
+    let receivers = [(503, "2"), (404, "2"), (429, date.as_str())].map(|(status, when)| {
+        let answer = Answer::status(status).with("retry-after", when);
+        let receiver = Receiver::answering([answer].into_iter());
+        subscribe(&mut http, &receiver.url(), &json!({"form": "request"}));
+        receiver
+    });
+
+    post_many(&mut http, 10);
+
+    for (place, receiver) in receivers.into_iter().enumerate() {
+        let first = receiver.next();
+        let mut bodies = vec![first.body.as_u64().unwrap()];
+        // A date has whole seconds, and the server counts in milliseconds.
+        let until = if place == 2 {
+            begun + Duration::from_secs(3)
+        } else {
+            first.at + Duration::from_secs(2)
+        };
+        for _ in 0..10 {
+            let later = receiver.next();
+            assert!(
+                later.at + Duration::from_millis(10) >= until,
+                "{place}: {:?}",
+                until - later.at
+            );
+            bodies.push(later.body.as_u64().unwrap());
+        }
+        bodies.sort_unstable();
+        assert_eq!(bodies, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub use disk::SmallDisk;
 pub use http::{Http, Reply};
 pub use message::{Message, Properties};
 pub use program::Program;
-pub use receiver::{Receiver, Webhook};
+pub use receiver::{Answer, Receiver, Webhook};
 pub use value::Value;
 
 /// The longest that anything may take before a test gives up; generous, because test machines are busy.

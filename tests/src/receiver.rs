@@ -27,26 +27,71 @@ pub struct Webhook {
     head: String,
 }
 
+/// How a receiver answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A status, and nothing else.
+    #[must_use]
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with a body.
+    #[must_use]
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut head =
+            format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", self.status, self.body.len());
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("connection: close\r\n\r\n");
+        [head.as_bytes(), &self.body].concat()
+    }
+}
+
 impl Receiver {
     /// Answers each request with the next of some statuses, then 200, each on a connection of its own.
     #[must_use]
-    pub fn start(statuses: impl IntoIterator<Item = u16> + Send + 'static) -> Self {
+    pub fn start(statuses: impl IntoIterator<Item = u16>) -> Self {
         let statuses: Vec<u16> = statuses.into_iter().collect();
+        Self::answering(statuses.into_iter().map(Answer::status))
+    }
+
+    /// Answers each request with the next of some answers, then 200, each on a connection of its own.
+    #[must_use]
+    pub fn answering(answers: impl Iterator<Item = Answer> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::channel();
         thread::spawn(move || {
-            let mut statuses = statuses.into_iter();
+            let mut answers = answers;
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 let Some(request) = read(&mut stream) else { continue };
-                let status = statuses.next().unwrap_or(200);
-                let answer = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                );
+                let answer = answers.next().unwrap_or_else(|| Answer::status(200));
                 // Whoever was killed does not wait for it.
-                drop(stream.write_all(answer.as_bytes()));
+                drop(stream.write_all(&answer.bytes()));
                 if sender.send(request).is_err() {
                     return;
                 }

@@ -1,14 +1,14 @@
 //! How many attempts may run: of one endpoint, of all together, and of those that hang.
 //!
 //! An endpoint begins with one attempt at a time and earns more by answering. One that fails again and again is left
-//! alone for growing times. Of all places, those who did not answer last time may have half, and those who have not
-//! answered yet may have seven eighths, so that whoever answers always finds a place at once.
-
-use std::time::Duration;
+//! alone for growing times, and one that asks for it for as long as it says. Of all places, those who did not answer last
+//! time may have half, and those who have not answered yet may have seven eighths, so that whoever answers always finds a
+//! place at once.
 
 use model::Timestamp;
 
 use crate::attempt::{Blame, Outcome};
+use crate::retry::RETRY_AFTER_MAX;
 
 /// Failures in a row after which an endpoint is left alone for a while.
 const FAILURES_MAX: u32 = 5;
@@ -16,7 +16,7 @@ const FAILURES_MAX: u32 = 5;
 /// For how long at first, doubled with each further failure.
 const REST_MS: u64 = 1000;
 
-/// Longest rest.
+/// Longest rest of one that fails. One that says itself how long gets at most [`RETRY_AFTER_MAX`].
 const REST_MS_MAX: u64 = 60_000;
 
 /// What an endpoint has shown of itself.
@@ -113,7 +113,10 @@ impl Endpoint {
             Blame::Message => {
                 self.standing = Standing::Proven;
                 self.failures = 0;
-                self.window = self.window.saturating_add(1).min(window_max.max(1));
+                // Who wants to be left alone does not earn more by what was under way.
+                if !self.rests(now) {
+                    self.window = self.window.saturating_add(1).min(window_max.max(1));
+                }
             }
             Blame::Endpoint | Blame::Silence => {
                 self.standing = Standing::Suspect;
@@ -128,9 +131,9 @@ impl Endpoint {
         if let Outcome::Failed(failure) = outcome
             && let Some(retry_after) = failure.retry_after
         {
-            let longest = Duration::from_millis(REST_MS_MAX);
-            let wait = u64::try_from(retry_after.min(longest).as_millis()).unwrap_or(REST_MS_MAX);
-            self.resting_until = self.resting_until.max(now.after_ms(wait));
+            let wait = u64::try_from(retry_after.min(RETRY_AFTER_MAX).as_millis());
+            self.resting_until = self.resting_until.max(now.after_ms(wait.unwrap_or(REST_MS_MAX)));
+            self.window = 1;
         }
     }
 }
@@ -236,7 +239,10 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::attempt::Failure;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -296,19 +302,36 @@ mod tests {
         assert_eq!((endpoint.standing(), endpoint.verdict(NOW)), (Standing::Proven, Verdict::Go));
     }
 
-    #[test]
-    fn an_endpoint_can_ask_to_be_left_alone() {
-        let failure = |seconds| {
-            let Outcome::Failed(failure) = Outcome::endpoint("503") else { unreachable!() };
-            Outcome::Failed(crate::attempt::Failure {
-                retry_after: Some(Duration::from_secs(seconds)),
-                ..failure
-            })
-        };
+    fn asking_for(seconds: u64, blame: Blame) -> Outcome {
+        let retry_after = Some(Duration::from_secs(seconds));
+        Outcome::Failed(Failure { reason: "later".to_owned(), blame, retry_after })
+    }
 
-        assert_eq!(after(&[failure(7)]).verdict(NOW), Verdict::RestsUntil(NOW.after_ms(7000)));
-        let long = after(&[failure(100_000)]).verdict(NOW);
-        assert_eq!(long, Verdict::RestsUntil(NOW.after_ms(REST_MS_MAX)));
+    #[test]
+    fn an_endpoint_can_ask_to_be_left_alone_for_an_hour_at_most() {
+        for blame in [Blame::Endpoint, Blame::Message] {
+            let rest = |seconds| after(&[asking_for(seconds, blame)]).verdict(NOW);
+
+            assert_eq!(rest(7), Verdict::RestsUntil(NOW.after_ms(7000)));
+            assert_eq!(rest(1800), Verdict::RestsUntil(NOW.after_ms(1_800_000)));
+            assert_eq!(rest(100_000), Verdict::RestsUntil(NOW.after_ms(3_600_000)));
+        }
+    }
+
+    #[test]
+    fn after_that_it_begins_with_one_attempt_whatever_was_answered_meanwhile() {
+        let mut outcomes = vec![Outcome::Delivered; 9];
+        outcomes.push(asking_for(7, Blame::Message));
+        let mut endpoint = after(&outcomes);
+        endpoint.begin();
+        endpoint.end(&Outcome::Delivered, 4, NOW.after_ms(1));
+
+        let later = NOW.after_ms(7000);
+
+        assert_eq!(endpoint.verdict(NOW.after_ms(6999)), Verdict::RestsUntil(later));
+        assert_eq!(endpoint.verdict(later), Verdict::Go);
+        endpoint.begin();
+        assert_eq!(endpoint.verdict(later), Verdict::Full);
     }
 
     #[test]
