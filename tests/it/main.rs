@@ -49,6 +49,7 @@ mod time_to_live;
 mod token_command;
 mod token_isolation;
 mod transactions;
+mod webhook_answers;
 mod webhooks;
 mod websocket_hostile;
 mod websocket_isolation;

@@ -21,7 +21,7 @@ use crate::users::User;
 const ANSWERS_MAX: usize = 4096;
 
 /// The name that permissions know the default exchange by.
-const DEFAULT_EXCHANGE: &str = "amq.default";
+pub(crate) const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// A user inside a tenant, for one connection. Cheap to clone.
 #[derive(Debug, Clone)]

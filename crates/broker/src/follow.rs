@@ -118,6 +118,41 @@ pub struct PassOn<'a> {
     pub ttl_ms: Option<u64>,
 }
 
+/// What a subscriber answers to whoever asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Answering<'a> {
+    /// Encoded properties.
+    pub properties: &'a [u8],
+    /// Body.
+    pub body: &'a [u8],
+}
+
+/// What became of an answer. The message that was answered is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// When that is durable.
+    pub ticket: Ticket,
+    /// Whether the answer went to somebody.
+    pub sent: Result<(), Unanswerable>,
+}
+
+/// Why an answer has nowhere to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswerable {
+    /// Answers go where the user who asked may publish, and that is nobody.
+    #[error("the message has no user-id, and its reply-to is a queue")]
+    NoUser,
+    /// Whoever asked could not write there.
+    #[error("the message's user may not write to the default exchange")]
+    MayNotWrite,
+    /// There is no such queue, or nobody waits any more.
+    #[error("nobody is at the message's reply-to")]
+    Nobody,
+    /// The queue refuses more.
+    #[error("the queue of the message's reply-to is full")]
+    Full,
+}
+
 /// What [`Broker::tell_subscriber`] sends has this exchange, which no client can publish to.
 pub const TOLD_EXCHANGE: &str = "amq.posthouse.told";
 
@@ -360,6 +395,6 @@ fn rewritten(old: &Message, address: Arc<Address>, properties: &[u8], body: &[u8
     Message::new(address, properties, body, old.persistent, old.priority)
 }
 
-fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {
+pub(crate) fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {
     Change::Settle { queue: queue.id, sequences: smallvec![(sequence, sequence)], settlement }
 }

@@ -31,6 +31,7 @@
 
 mod access;
 mod administer;
+mod answer;
 mod bind;
 mod broker;
 mod browse;

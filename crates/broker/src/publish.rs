@@ -9,16 +9,15 @@ use std::task::Context;
 use model::exchange::ExchangeKind;
 use model::permission::Verb;
 use model::publish_rules::{self, Marked};
-use model::{Address, DedupId, Message, Sequence, Timestamp};
+use model::{Address, DedupId, Message, Timestamp};
 use posthouse_amqp::RawTable;
 use posthouse_amqp::properties::{Peek, Property};
 use smallvec::SmallVec;
-use store::{Change, Commit, Handout, Leased, Receipt, Target, Targets};
+use store::{Change, Commit, Handout, Receipt, Target, Targets};
 
 use crate::access::Access;
 use crate::dead_letter::Reason;
 use crate::error::{BrokerError, Kind};
-use crate::outbox::Outgoing;
 use crate::queue::Queue;
 use crate::reply::is_reply_token;
 use crate::route_cache::{Route, RouteCache, RouteKind, RouteTarget};
@@ -502,22 +501,9 @@ impl Access {
 
     /// Hands a reply to the connection that waits for it.
     fn reply(&self, message: Message) -> Published {
-        let found = self.inner.broker.replies.get(&message.address.routing_key);
-        let Some(consumer) =
-            found.filter(|consumer| *consumer.queue.tenant == *self.inner.tenant.name)
-        else {
-            return Published::Unroutable;
-        };
-        let leased = Leased {
-            sequence: Sequence(0),
-            message,
-            delivery_count: 0,
-            redelivered: false,
-            expires: None,
-            enqueued: self.now(),
-        };
-        let outbox = Arc::clone(&consumer.outbox);
-        outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);
-        Published::Queued
+        match self.inner.broker.reply(&self.inner.tenant.name, message, self.now()) {
+            true => Published::Queued,
+            false => Published::Unroutable,
+        }
     }
 }

@@ -7,8 +7,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
+use model::{Message, Sequence, Timestamp};
+use store::Leased;
 
+use crate::broker::Broker;
 use crate::consumer::Consumer;
+use crate::outbox::Outgoing;
 
 /// The pseudo-queue that requesters consume.
 pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -37,5 +41,26 @@ impl ReplyConsumers {
     /// The requester of a token, while its channel lives.
     pub(crate) fn get(&self, token: &str) -> Option<Arc<Consumer>> {
         self.by_token.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    }
+}
+
+impl Broker {
+    /// Hands a reply to the connection of this tenant that waits for it; false if none does any more.
+    pub(crate) fn reply(&self, tenant: &str, message: Message, now: Timestamp) -> bool {
+        let found = self.replies.get(&message.address.routing_key);
+        let Some(consumer) = found.filter(|consumer| *consumer.queue.tenant == *tenant) else {
+            return false;
+        };
+        let leased = Leased {
+            sequence: Sequence(0),
+            message,
+            delivery_count: 0,
+            redelivered: false,
+            expires: None,
+            enqueued: now,
+        };
+        let outbox = Arc::clone(&consumer.outbox);
+        outbox.push(&mut vec![Outgoing::Deliver { consumer, leased }]);
+        true
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::answer::Answer;
 use crate::request::OwnRequest;
 
 /// What is sent, to whichever output.
@@ -26,6 +27,8 @@ pub struct Attempt {
 pub enum Outcome {
     /// The far end has it.
     Delivered,
+    /// The far end has it, and said something for whoever asked.
+    Answered(Box<Answer>),
     /// It may work later.
     Failed(Failure),
     /// It can never work: repeating is of no use.

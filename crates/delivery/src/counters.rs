@@ -36,6 +36,10 @@ pub struct Counters {
     pub filtered: Figure,
     /// Messages for which a filter had no answer.
     pub unanswered: Figure,
+    /// Answers that went to whoever asked.
+    pub answers: Figure,
+    /// Answers that had nowhere to go.
+    pub answers_nowhere: Figure,
     /// Attempts that run now.
     pub running: Figure,
     /// Subscriptions that wait for a place.

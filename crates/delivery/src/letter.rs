@@ -14,7 +14,7 @@ use store::Leased;
 
 use crate::filter::{Filter, Subject, Unanswered};
 use crate::notification::{fill, json_of, notification};
-use crate::request::{About, Address, OwnRequest, PathTemplate, headers_of};
+use crate::request::{About, Address, OwnRequest, PathTemplate, Terms, headers_of};
 
 /// Seconds to live of a message that does not say: Zaqar's default.
 const TTL_S: u64 = 3600;
@@ -111,6 +111,11 @@ impl Letter {
         })
     }
 
+    /// Whether somebody waits for an answer to it.
+    pub(crate) fn is_asked(&self) -> bool {
+        crate::answer::is_asked(&self.message)
+    }
+
     /// The message as a request of its own, and its body as it is; at this attempt, with so many milliseconds left.
     pub(crate) fn request(
         &self,
@@ -128,7 +133,8 @@ impl Letter {
             About { queue: &self.queue, attempt, time_left, content_type: self.content_type() };
         let properties = Properties::decode(self.message.properties()).unwrap_or_default();
         let headers = headers_of(&about, &properties, &headers(&self.message));
-        Ok((self.body().to_vec().into(), OwnRequest { path, headers }))
+        let request = OwnRequest { path, headers, terms: Terms::default() };
+        Ok((self.body().to_vec().into(), request))
     }
 
     /// Whether a filter lets it pass.

@@ -13,6 +13,7 @@
 //! | [`filter`](Filter) | which messages are sent |
 //! | [`notification`] | what a message becomes |
 //! | [`request`](OwnRequest) | or the message as a request of its own, and what its answer says |
+//! | [`answer`](Answer) | what a subscriber answers to whoever asked |
 //! | [`attempt`](Attempt) | one attempt, and its outcome |
 //! | [`retry`](RetryPolicy) | when a failed one is repeated |
 //! | [`limit`](Endpoint) | how many run at once, and whom to leave alone |
@@ -23,6 +24,7 @@
 //! | [`mail`](Mail) | a mail that nothing breaks out of |
 
 mod address;
+mod answer;
 mod attempt;
 mod counters;
 mod filter;
@@ -42,6 +44,7 @@ pub mod sign;
 mod subscriber;
 
 pub use address::{Addresses, Range, RangeError};
+pub use answer::Answer;
 pub use attempt::{Attempt, Blame, Failure, Outcome};
 pub use counters::{Counters, Figure};
 pub use filter::{FILTER_BYTES_MAX, Filter, FilterError, Subject, Unanswered};
@@ -49,9 +52,9 @@ pub use guard::{ADDRESSES_MAX, Destination, Forbidden, Guard, Ports, PortsError,
 pub use letter::Opener;
 pub use limit::{Endpoint, Place, Places, Standing, Verdict};
 pub use mail::{Address, HeaderText, Mail, MailError};
-pub use options::{Form, Headers, Options, OptionsError};
+pub use options::{AsRequest, Form, Headers, Options, OptionsError};
 pub use plan::{Defaults, Undeliverable, as_it_is};
-pub use request::{OwnRequest, PathTemplate};
+pub use request::{OwnRequest, PathTemplate, Terms};
 pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
 pub use runner::{Limits, Outputs, Runner};

@@ -5,6 +5,7 @@
 //! | `post_headers` | object of texts: headers of the request beside ours |
 //! | `form` | `notification`, or `request`: the message as a request of its own, see [`request`](crate::OwnRequest) |
 //! | `path` | its path, with places for parts of the message |
+//! | `answers` | whether what the request is answered with goes to `reply-to` |
 //! | `post_data` | text around the message, see [`notification`](crate::notification) |
 //! | `from`, `subject` | of mail |
 //! | `trust_id` | the Keystone trust of a `trust+` subscriber |
@@ -60,8 +61,17 @@ pub enum Form {
     /// Zaqar's JSON around it.
     #[default]
     Notification,
-    /// A request of its own, to the path of the subscriber's URL or to this one.
-    Request(Option<PathTemplate>),
+    /// A request of its own.
+    Request(Box<AsRequest>),
+}
+
+/// How a message becomes a request of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AsRequest {
+    /// Its path, if not that of the subscriber's URL.
+    pub path: Option<PathTemplate>,
+    /// What it is answered with goes to whoever asked.
+    pub answers: bool,
 }
 
 /// What a subscription says about delivery.
@@ -172,19 +182,32 @@ fn text<'a>(
     }
 }
 
+fn switch(options: &Map<String, Value>, name: &'static str) -> Result<bool, OptionsError> {
+    match options.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(OptionsError::Type(name, "true or false"))
+        }
+    }
+}
+
 fn form(options: &Map<String, Value>) -> Result<Form, OptionsError> {
-    let path = text(options, "path")?;
+    let (path, answers) = (text(options, "path")?, switch(options, "answers")?);
+    let without = |name| Err(OptionsError::Type(name, "left out where `form` is no request"));
     match text(options, "form")? {
-        None | Some("notification") => match path {
-            None => Ok(Form::Notification),
-            Some(_) => Err(OptionsError::Type("path", "left out where `form` is no request")),
+        None | Some("notification") => match (path, answers) {
+            (None, false) => Ok(Form::Notification),
+            (Some(_), _) => without("path"),
+            (None, true) => without("answers"),
         },
         Some("request") if text(options, "post_data")?.is_some() => {
             Err(OptionsError::Type("post_data", "left out where `form` is a request"))
         }
         Some("request") => {
-            let template = path.map(PathTemplate::parse).transpose();
-            Ok(Form::Request(template.map_err(|what| OptionsError::Type("path", what))?))
+            let path = path.map(PathTemplate::parse).transpose();
+            let path = path.map_err(|what| OptionsError::Type("path", what))?;
+            Ok(Form::Request(Box::new(AsRequest { path, answers })))
         }
         Some(_) => Err(OptionsError::Type("form", "`notification` or `request`")),
     }
@@ -299,6 +322,8 @@ mod tests {
         assert!(refusal(&json!({"form": "letter"})).contains("`notification` or `request`"));
         assert!(refusal(&json!({"path": "/x"})).contains("left out"));
         assert!(refusal(&json!({"form": "request", "path": "x"})).contains("begins with /"));
+        assert!(refusal(&json!({"answers": true})).contains("left out where `form` is no request"));
+        assert!(refusal(&json!({"form": "request", "answers": 1})).contains("true or false"));
         assert!(refusal(&json!({"form": "request", "post_data": "x"})).contains("left out"));
         assert_eq!(refusal(&json!({"post_data": 1})), "option `post_data` must be a text");
         assert_eq!(refusal(&json!({"_retry_policy": [1]})), "retry_policy must be a dict.");

@@ -111,6 +111,13 @@ impl Plan {
         // The broker keeps what the door gave it, and the door gave it JSON.
         let options = serde_json::from_slice(options).unwrap_or(Value::Null);
         let options = Options::parse(&options)?;
+        if let Form::Request(form) = &options.form
+            && form.answers
+            && !subscriber.is_asked()
+        {
+            let what = "left out where the subscriber is no http or https URL";
+            return Err(OptionsError::Type("answers", what).into());
+        }
         let target = match subscriber {
             Subscriber::Webhook(destination) => Target::Webhook(Arc::new(WebhookTarget {
                 destination,
@@ -218,6 +225,17 @@ mod tests {
         let usual = mail("mailto:a@b.c", "{}");
         assert_eq!(usual.from.as_str(), "queues@example.org");
         assert_eq!(usual.subject.as_str(), "Message from queue q");
+    }
+
+    #[test]
+    fn only_who_is_asked_by_a_request_can_answer() {
+        let options = r#"{"form": "request", "answers": true}"#;
+
+        assert!(plan("https://example.com/", options).is_ok());
+        for subscriber in ["mailto:a@b.c", "amqp:/x"] {
+            let refused = plan(subscriber, options).unwrap_err().to_string();
+            assert!(refused.starts_with("option `answers` must be left out"), "{refused}");
+        }
     }
 
     #[test]

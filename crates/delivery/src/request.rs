@@ -42,6 +42,15 @@ pub struct OwnRequest {
     pub path: Option<PathAndQuery>,
     /// Headers that come from the message.
     pub headers: HeaderMap,
+    /// What its answer may say.
+    pub terms: Terms,
+}
+
+/// What an answer may say, beside its status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Somebody waits for the answer's body, of at most so many bytes.
+    pub answer_bytes_max: Option<usize>,
 }
 
 /// A path with places for parts of a message.
@@ -188,8 +197,10 @@ impl Gathered {
 /// What an answer to a message's own request says of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// It is done, or of no use: forget it.
+    /// It is done: what else the answer says is for whoever asked.
     Done,
+    /// Somebody had done it already, or it is of no use.
+    Forget,
     /// It will never be.
     Dead,
     /// Another time.
@@ -200,13 +211,14 @@ pub(crate) enum Said {
 /// `posthouse-settle: ack`, `drop`, `dead` or `retry` overrules the status.
 pub(crate) fn said(status: StatusCode, headers: &HeaderMap) -> Said {
     match headers.get(SETTLE).map(HeaderValue::as_bytes) {
-        Some(b"ack" | b"drop") => return Said::Done,
+        Some(b"ack") => return Said::Done,
+        Some(b"drop") => return Said::Forget,
         Some(b"dead") => return Said::Dead,
         Some(b"retry") => return Said::Retry,
         Some(_) | None => {}
     }
     match status {
-        StatusCode::CONFLICT => Said::Done,
+        StatusCode::CONFLICT => Said::Forget,
         StatusCode::BAD_REQUEST | StatusCode::GONE | StatusCode::UNPROCESSABLE_ENTITY => Said::Dead,
         status if status.is_success() => Said::Done,
         _ => Said::Retry,
@@ -312,9 +324,10 @@ mod tests {
             said(StatusCode::from_u16(status).unwrap(), &headers)
         };
 
-        for status in [200, 202, 204, 409] {
+        for status in [200, 202, 204] {
             assert_eq!(of(status, None), Said::Done);
         }
+        assert_eq!(of(409, None), Said::Forget);
         for status in [400, 410, 422] {
             assert_eq!(of(status, None), Said::Dead);
         }
@@ -322,7 +335,7 @@ mod tests {
             assert_eq!(of(status, None), Said::Retry);
         }
         assert_eq!(of(500, Some("ack")), Said::Done);
-        assert_eq!(of(500, Some("drop")), Said::Done);
+        assert_eq!(of(500, Some("drop")), Said::Forget);
         assert_eq!(of(200, Some("dead")), Said::Dead);
         assert_eq!(of(200, Some("retry")), Said::Retry);
         assert_eq!(of(200, Some("perhaps")), Said::Done);

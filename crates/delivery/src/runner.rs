@@ -29,7 +29,10 @@ use crate::output::Output as _;
 use crate::output::smtp::Smtp;
 use crate::output::webhook::Webhook;
 use crate::plan::{Defaults, Plan, QueueRules, Target};
+use crate::request::{OwnRequest, Terms};
 use crate::retry::RetryPolicy;
+
+mod answering;
 
 /// Messages of one subscription handled before others have their turn.
 const TURN_MESSAGES_MAX: usize = 64;
@@ -56,6 +59,8 @@ pub struct Limits {
     pub bytes_max: usize,
     /// Of one subscription.
     pub per_subscription_max: u32,
+    /// Bytes of an answer that somebody waits for.
+    pub answer_bytes_max: usize,
 }
 
 /// What carries messages out.
@@ -354,11 +359,17 @@ impl Runner {
             None => Standing::Unproven,
         };
         let place = self.places.take(standing, leased.message.body_len());
+        let answer_bytes_max = self.limits.answer_bytes_max;
         let task = self.running.spawn(async move {
             let made = match &plan.form {
-                Form::Request(path) if !letter.is_told() => letter
-                    .request(path.as_ref(), number, time_left)
-                    .map(|(payload, request)| (payload, Some(Box::new(request)))),
+                Form::Request(form) if !letter.is_told() => {
+                    let made = letter.request(form.path.as_ref(), number, time_left);
+                    let wanted = (form.answers && letter.is_asked()).then_some(answer_bytes_max);
+                    let terms = Terms { answer_bytes_max: wanted };
+                    made.map(|(payload, request)| {
+                        (payload, Some(Box::new(OwnRequest { terms, ..request })))
+                    })
+                }
                 Form::Notification | Form::Request(_) => {
                     letter.payload(plan.post_data.as_deref()).map(|payload| (payload, None))
                 }
@@ -408,6 +419,7 @@ impl Runner {
                 self.counters.delivered.add(1);
                 self.settle(subscription, leased, Attempted::Delivered, now);
             }
+            Outcome::Answered(answer) => self.answer(subscription, leased, answer, now),
             Outcome::Failed(failure) => self.fail(subscription, leased, failure, now),
             Outcome::Hopeless(reason) => self.give_up(subscription, leased, reason, now),
         }

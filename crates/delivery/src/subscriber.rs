@@ -82,6 +82,15 @@ impl Subscriber {
         }
     }
 
+    /// Whether it is asked by requests, which it answers.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        match self {
+            Self::Webhook(_) | Self::Trust(_) => true,
+            Self::Mail { .. } | Self::Exchange { .. } => false,
+        }
+    }
+
     /// A word for its kind, for logs and metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -80,6 +80,7 @@ pub fn runner(
         attempts_max: config.attempts_max,
         bytes_max: config.bytes_max,
         per_subscription_max: config.attempts_per_subscription_max,
+        answer_bytes_max: config.answer_bytes_max,
     };
     let opener = gate.map(|gate| Arc::new(Sealed(Arc::clone(gate))) as Arc<dyn Opener>);
     Ok(Runner::new(Arc::clone(broker), Outputs { webhook, smtp }, defaults, opener, limits))

@@ -146,6 +146,8 @@ impl Figures {
             given_up: counters.given_up.value(),
             filtered: counters.filtered.value(),
             unanswered: counters.unanswered.value(),
+            answers: counters.answers.value(),
+            answers_nowhere: counters.answers_nowhere.value(),
             running: counters.running.value(),
             waiting: counters.waiting.value(),
             resting: counters.resting.value(),

@@ -68,6 +68,10 @@ pub struct DeliveryNumbers {
     pub given_up: u64,
     pub filtered: u64,
     pub unanswered: u64,
+    /// Answers that went to whoever asked.
+    pub answers: u64,
+    /// Answers that had nowhere to go.
+    pub answers_nowhere: u64,
     pub running: u64,
     pub waiting: u64,
     pub resting: u64,

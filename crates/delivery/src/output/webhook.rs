@@ -1,8 +1,8 @@
 //! Webhooks: a request for each message, to an address that was judged a moment ago.
 //!
-//! There are no redirects, no proxies and no cookies. An answer's head may have 16 KiB, of its body 64 KiB are read, and
-//! all of an attempt has one deadline. Every status that is not 2xx is a failure, but for a message that is a request of
-//! its own: what its answer says is told in `request`.
+//! There are no redirects, no proxies and no cookies. An answer's head may have 16 KiB, of its body 64 KiB are read, or as
+//! much as somebody who waits for it may get, and all of an attempt has one deadline. Every status that is not 2xx is a
+//! failure, but for a message that is a request of its own: what its answer says is told in `request`.
 
 use std::fmt;
 use std::future::Future;
@@ -14,19 +14,20 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode, http};
 
+use crate::answer::Answer;
 use crate::attempt::{Attempt, Blame, Failure, Outcome};
 use crate::guard::{Destination, Guard};
 use crate::options::Headers;
 use crate::output::Output;
 use crate::output::connection::{Idle, Sender, Tls, open};
-use crate::request::{Said, said};
+use crate::request::{Said, Terms, said};
 use crate::resolve::{ResolveError, Resolver};
 use crate::sign::{Secret, signature};
 
@@ -159,11 +160,11 @@ impl Webhook {
         let request = Request::from_parts(head.clone(), Full::new(payload));
         sender.ready().await?;
         let response = sender.send_request(request).await?;
-        let outcome = match &attempt.request {
-            Some(_) => outcome_of_own(&response),
-            None => outcome_of(&response),
+        let (outcome, is_whole) = match &attempt.request {
+            Some(own) => outcome_of_own(response, own.terms).await,
+            None => (outcome_of(&response), drained(response).await),
         };
-        if drained(response).await {
+        if is_whole {
             self.idle.keep(sender, address, destination);
         }
         Ok(outcome)
@@ -250,13 +251,31 @@ fn basic(destination: &Destination) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(pair)))
 }
 
-/// What came of a message that is a request of its own.
-fn outcome_of_own(response: &Response<Incoming>) -> Outcome {
-    let status = response.status();
-    match (said(status, response.headers()), failure_of(response)) {
-        (Said::Done, _) => Outcome::Delivered,
-        (Said::Dead, failure) => Outcome::Hopeless(failure.reason),
-        (Said::Retry, failure) => Outcome::Failed(failure),
+/// What came of a message that is a request of its own, and whether the connection is of further use.
+async fn outcome_of_own(response: Response<Incoming>, terms: Terms) -> (Outcome, bool) {
+    let outcome = match (said(response.status(), response.headers()), terms.answer_bytes_max) {
+        (Said::Done, Some(bytes_max)) => return answer_of(response, bytes_max).await,
+        (Said::Done, None) | (Said::Forget, _) => Outcome::Delivered,
+        (Said::Dead, _) => Outcome::Hopeless(failure_of(&response).reason),
+        (Said::Retry, _) => Outcome::Failed(failure_of(&response)),
+    };
+    (outcome, drained(response).await)
+}
+
+/// Reads what somebody waits for, all of it or nothing.
+async fn answer_of(response: Response<Incoming>, bytes_max: usize) -> (Outcome, bool) {
+    let (head, body) = response.into_parts();
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => {
+            let answer = Answer::new(&head.headers, body.to_bytes());
+            let answered = answer.map(|answer| Outcome::Answered(Box::new(answer)));
+            (answered.unwrap_or(Outcome::Delivered), true)
+        }
+        Err(error) if error.is::<LengthLimitError>() => {
+            let reason = format!("its answer has more than {bytes_max} bytes");
+            (Outcome::failed(reason, Blame::Message), false)
+        }
+        Err(_) => (Outcome::endpoint("its answer broke off"), false),
     }
 }
 

@@ -9,7 +9,7 @@ use delivery::output::Output as _;
 use delivery::output::connection::Tls;
 use delivery::output::webhook::{TokenError, TokenFuture, TokenSource, Webhook, WebhookTarget};
 use delivery::sign::{Secret, signature};
-use delivery::{Addresses, Attempt, Blame, Guard, Outcome, OwnRequest, Resolver};
+use delivery::{Addresses, Attempt, Blame, Guard, Outcome, OwnRequest, Resolver, Terms};
 use tokio::net::UdpSocket;
 
 use crate::attempt;
@@ -53,7 +53,7 @@ async fn outcome(answer: Answer) -> Outcome {
 fn reason(outcome: Outcome) -> (String, Blame) {
     match outcome {
         Outcome::Failed(failure) => (failure.reason, failure.blame),
-        Outcome::Delivered | Outcome::Hopeless(_) => panic!("{outcome:?}"),
+        Outcome::Delivered | Outcome::Answered(_) | Outcome::Hopeless(_) => panic!("{outcome:?}"),
     }
 }
 
@@ -99,7 +99,7 @@ async fn a_message_that_is_a_request_of_its_own_brings_its_path_and_headers() {
         let headers = headers.iter().map(|(name, value)| {
             (hyper::header::HeaderName::from_static(name), value.parse().unwrap())
         });
-        let request = OwnRequest { path, headers: headers.collect() };
+        let request = OwnRequest { path, headers: headers.collect(), terms: Terms::default() };
         Attempt { request: Some(Box::new(request)), ..attempt("raw") }
     };
     let own =

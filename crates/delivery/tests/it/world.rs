@@ -80,8 +80,12 @@ impl World {
             secrets: vec![server_secret()],
             shown_name: delivery::as_it_is,
         };
-        let limits =
-            Limits { attempts_max: 1024, bytes_max: 16 * 1024 * 1024, per_subscription_max: 4 };
+        let limits = Limits {
+            attempts_max: 1024,
+            bytes_max: 16 * 1024 * 1024,
+            per_subscription_max: 4,
+            answer_bytes_max: 64 * 1024,
+        };
         let runner = Runner::new(Arc::clone(&broker), outputs, defaults, None, limits);
         let counters = runner.counters();
         let mut tasks = JoinSet::new();

@@ -12,7 +12,8 @@ use delivery::{Address, Ports, Range};
 use super::Secret;
 use super::reader::Reader;
 
-const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 
 /// How messages of subscriptions leave.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct Delivery {
     pub attempts_per_subscription_max: u32,
     /// Bytes of their messages.
     pub bytes_max: usize,
+    /// Bytes of an answer that somebody waits for.
+    pub answer_bytes_max: usize,
     /// `whsec_…`, the newest first, separated by commas or lines; empty: one is made and kept beside the messages.
     pub signing_secret: Secret,
     /// Hosts that tokens of Keystone trusts may be sent to.
@@ -76,6 +79,8 @@ pub(super) fn read(r: &mut Reader<'_>) -> Delivery {
         attempts_max: r.number("delivery.attempts_max", 1..=100_000),
         attempts_per_subscription_max: r.number("delivery.attempts_per_subscription_max", 1..=1000),
         bytes_max: usize::try_from(r.bytes("delivery.bytes_max", MIB..=MIB * 1024 * 1024))
+            .unwrap_or(usize::MAX),
+        answer_bytes_max: usize::try_from(r.bytes("delivery.answer_bytes_max", KIB..=MIB))
             .unwrap_or(usize::MAX),
         signing_secret: Secret::new(r.text("delivery.signing_secret")),
         trust_hosts: r.texts("delivery.trust_hosts"),

@@ -364,6 +364,12 @@ impl Overall {
                     "Filters without an answer.",
                     delivery.unanswered,
                 ),
+                ("posthouse_delivery_answers", "Sent to reply-to.", delivery.answers),
+                (
+                    "posthouse_delivery_answers_nowhere",
+                    "Answers with nowhere to go.",
+                    delivery.answers_nowhere,
+                ),
             ],
         )?;
         gauges(
