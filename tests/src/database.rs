@@ -1,9 +1,47 @@
-//! Real database servers, each started once per test program in a folder of its own, without a port; they end with it.
+//! Real database servers, each started once per test program in a folder of its own, without a port; they end with it, and
+//! the folder goes.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+
+/// Waits for the end of whoever holds the other end of its input, and removes a folder. The servers in it are being killed
+/// at that moment and may still write. Of each of them the last log stays beside the folder.
+const REMOVE: &str = r#"
+cat
+for log in "$1"/*/log; do
+    folder=${log%/log}; server=${folder##*/}
+    if [ -f "$log" ]; then mv -f "$log" "${1%/*}/outbox-${server%%-*}.log"; fi
+done
+for again in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && exit; sleep 1; done
+"#;
+
+/// A folder for databases. It is removed when this process has ended, also if a test failed or something killed it; what
+/// a server has logged stays as `outbox-mysql.log` or `outbox-postgres.log` beside it until the next one ends.
+///
+/// # Panics
+///
+/// If there can be no folder.
+#[must_use]
+pub fn folder_of_this_process() -> &'static Path {
+    static FOLDER: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (folder, _) = FOLDER.get_or_init(|| {
+        let folder = tempfile::Builder::new().prefix("outbox-").tempdir().expect("a folder").keep();
+        // The servers run as other users.
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&folder, open).expect("a folder of ours");
+        let mut remove = Command::new("sh");
+        remove.args(["-c", REMOVE, "sh"]).arg(&folder);
+        // Whoever interrupts the tests does not mean it, and whoever reads what they print does not wait for it.
+        remove.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let waiting = remove.spawn().expect("a shell");
+        (folder, waiting)
+    });
+    folder
+}
 
 /// The data of a server that is installed but does not run yet.
 #[derive(Debug)]
@@ -92,7 +130,7 @@ impl Installed {
 pub fn postgres() -> &'static Path {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
-        let installed = Installed::postgres(&std::env::temp_dir());
+        let installed = Installed::postgres(folder_of_this_process());
         keep_running(&installed);
         installed
     });
@@ -108,7 +146,7 @@ pub fn postgres() -> &'static Path {
 pub fn mariadb() -> &'static Path {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
-        let installed = Installed::mariadb(&std::env::temp_dir());
+        let installed = Installed::mariadb(folder_of_this_process());
         keep_running(&installed);
         installed
     });
@@ -124,10 +162,10 @@ fn postgres_programs() -> PathBuf {
     newest.join("bin")
 }
 
-/// A folder that the user of a server may write to. It stays for the post-mortem; the system cleans its temporary files.
+/// A new folder that the user of a server may write to. It goes when its parent goes.
 fn folder(user: &str, parent: &Path) -> PathBuf {
-    let folder =
-        tempfile::Builder::new().prefix("outbox-").tempdir_in(parent).expect("a folder").keep();
+    let folder = tempfile::Builder::new().prefix(&format!("{user}-")).tempdir_in(parent);
+    let folder = folder.expect("a folder").keep();
     if rustix::process::geteuid().is_root() {
         let owned = Command::new("chown").arg(user).arg(&folder).status().expect("chown");
         assert!(owned.success(), "chown {user}");

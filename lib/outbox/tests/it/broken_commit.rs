@@ -20,7 +20,8 @@ pub(crate) enum Lost {
 
 /// A pool that leads to the same database by such a wire.
 pub(crate) async fn loses_first_commit(pool: &PgPool, lost: Lost) -> PgPool {
-    let folder = tempfile::Builder::new().prefix("outbox-").tempdir().unwrap().keep();
+    let parent = it::database::folder_of_this_process();
+    let folder = tempfile::tempdir_in(parent).unwrap().keep();
     let listener = UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap();
     let options = pool.connect_options();
     let server = options.get_socket().unwrap().join(".s.PGSQL.5432");

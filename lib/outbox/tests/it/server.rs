@@ -80,8 +80,9 @@ impl Server for Sqlite {
     const WRITES_AT_ONCE: bool = false;
 
     async fn empty() -> Pool<Self> {
-        let folder = tempfile::Builder::new().prefix("outbox-").tempdir().expect("a folder").keep();
-        let options = SqliteConnectOptions::new().filename(folder.join("app.db"));
+        let name = format!("t{}.db", Uuid::new_v4().simple());
+        let file = it::database::folder_of_this_process().join(name);
+        let options = SqliteConnectOptions::new().filename(file);
         let options = options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let options = options.synchronous(SqliteSynchronous::Off).busy_timeout(PATIENCE);
         SqlitePoolOptions::new().max_connections(16).connect_with(options).await.expect("SQLite")
