@@ -172,3 +172,39 @@ async fn a_transaction_that_found_no_space_leaves_nothing_behind_in_its_connecti
         .unwrap();
     assert_eq!(there, 1);
 }
+
+/// The same for transactions that an application begins itself, with a pool as docs/outbox.md has it.
+#[tokio::test]
+async fn a_pool_that_asks_its_connections_is_safe_after_no_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = SqliteConnectOptions::new().filename(folder.path().join("app.db"));
+    let at = at.create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePoolOptions::new().max_connections(1).before_acquire(|connection, _| {
+        let is_clean = !connection.is_in_transaction();
+        Box::pin(async move { Ok(is_clean) })
+    });
+    let pool = pool.connect_with(at.clone()).await.unwrap();
+    let outbox = Outbox::<Sqlite>::new(pool.clone());
+    outbox.migrate().await.unwrap();
+    sqlx::raw_sql("create table orders (body blob); pragma max_page_count = 64")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut full = pool.begin().await.unwrap();
+    let found_none =
+        sqlx::raw_sql("insert into orders values (zeroblob(1000000))").execute(&mut *full).await;
+    assert!(found_none.is_err());
+    drop(full.rollback().await);
+
+    pool.begin().await.unwrap().rollback().await.unwrap();
+    let mut after = pool.begin().await.unwrap();
+    outbox.send(&mut after, &message("after")).await.unwrap();
+    after.commit().await.unwrap();
+
+    let mut other = SqliteConnection::connect_with(&at).await.unwrap();
+    let there: i64 = sqlx::query_scalar("select count(*) from posthouse_outbox")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(there, 1);
+}
