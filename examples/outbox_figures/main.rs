@@ -1,9 +1,11 @@
 //! How fast the outbox is: rows of PostgreSQL to a broker, with confirms. docs/performance.md has its figures.
 //!
 //! `DATABASE_URL=postgres://localhost/empty cargo run --profile fast -p examples --bin outbox_figures -- rate` with a broker on
-//! localhost; besides `rate` there are `shared`, `delay`, `apart` (where you start `posthouse relay`), `idle` and `history`.
-//! The outbox of that database is emptied.
+//! localhost; besides `rate` there are `shared`, `delay`, `apart` (where you start `posthouse relay`), `idle` and `history`,
+//! and `keys`, which takes databases of MySQL and SQLite as well. The outbox of that database is emptied.
 #![expect(clippy::print_stdout, reason = "a program to look at")]
+
+mod keys;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,10 +44,16 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let broker = std::env::var("POSTHOUSE_URL").unwrap_or_else(|_| "amqp://localhost".to_owned());
-    let pool = PgPoolOptions::new().max_connections(16);
-    let pool = pool.connect(&std::env::var("DATABASE_URL")?).await?;
+    let url = std::env::var("DATABASE_URL")?;
     let bus = Client::connect(&broker).await?;
     bus.apply(&Topology::new().queue(Queue::new(QUEUE))).await?;
+    if std::env::args().nth(1).as_deref() == Some("keys") {
+        keys::measure(&url, &broker).await?;
+        bus.delete_queue(QUEUE).await?;
+        bus.close().await;
+        return Ok(());
+    }
+    let pool = PgPoolOptions::new().max_connections(16).connect(&url).await?;
     let bench = Bench { pool, broker, bus };
     Outbox::new(bench.pool.clone()).migrate().await?;
     bench.empty().await?;
@@ -57,7 +65,7 @@ async fn main() -> Result<(), Failure> {
         Some("apart") => bench.delay(false).await?,
         Some("idle") => bench.idle(Duration::from_secs(60)).await?,
         Some("history") => bench.history().await?,
-        _ => return Err("say what: rate, shared, delay, apart, idle or history".into()),
+        _ => return Err("say what: rate, shared, delay, apart, idle, history or keys".into()),
     }
     bench.empty().await?;
     bench.bus.delete_queue(QUEUE).await?;

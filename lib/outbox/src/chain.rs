@@ -12,7 +12,7 @@ use crate::dialect::{Batch, Leased};
 pub(crate) fn chains(mut rows: Vec<(i64, Leased)>, blocked: Vec<String>) -> Batch {
     rows.sort_by_key(|(place, _)| *place);
     let mut next: HashMap<String, i64> = HashMap::new();
-    let mut batch = Batch { leased: Vec::with_capacity(rows.len()), torn: Vec::new(), blocked };
+    let mut batch = Batch { leased: Vec::with_capacity(rows.len()), blocked, ..Batch::default() };
     for (place, row) in rows {
         let Some(key) = &row.letter.key else {
             batch.leased.push(row);
@@ -54,7 +54,7 @@ mod tests {
             expires_in: None,
             attempt: 1,
         };
-        (place, Leased { lease: 1, expired: false, broken: None, letter })
+        (place, Leased { lease: 1, expired: false, broken: None, is_followed: false, letter })
     }
 
     #[test]

@@ -186,6 +186,45 @@ pub struct Ask {
     pub(crate) lease_for: Duration,
     /// Keys that are being sent or that cannot be now; their rows are passed over.
     pub(crate) busy: Vec<String>,
+    /// Keys that have something to do, whether or not this look comes across one of their rows. At most half of `limit`.
+    pub(crate) ready: Vec<String>,
+    /// Where among the due rows to begin; `None` is the first.
+    pub(crate) after: Option<Place>,
+}
+
+impl Ask {
+    /// Due rows that one look goes over, most of which may be those of busy keys: what a look costs does not depend on
+    /// how many wait.
+    pub(crate) fn examined(&self) -> i64 {
+        2 * i64::from(self.limit)
+    }
+
+    /// Due rows that it may take; some room is left for keys that are ready.
+    pub(crate) fn due(&self) -> i64 {
+        let ready = i64::try_from(self.ready.len()).unwrap_or(i64::MAX);
+        i64::from(self.limit).saturating_sub(ready).max(1)
+    }
+}
+
+/// A place among the due rows, which are ordered by when they became due. A hint where to go on looking and never a
+/// reason to leave something out for good: what is before it may be free by now, or have been committed late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// When the row at it was due, in microseconds since 1970.
+    pub(crate) due_us: i64,
+    /// That row's number.
+    pub(crate) seq: i64,
+}
+
+/// A look that did not come to the end of the due rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// The last row that it went over.
+    pub(crate) place: Place,
+    /// The database's clock then.
+    pub(crate) now_us: i64,
+    /// It found less than it could have taken: most were leased or of busy keys.
+    pub(crate) is_clogged: bool,
 }
 
 /// What was leased.
@@ -197,6 +236,8 @@ pub struct Batch {
     pub(crate) torn: Vec<(Uuid, i64)>,
     /// Keys with rows that are due but not the first of their key.
     pub(crate) blocked: Vec<String>,
+    /// Where the look ended, if not with the last due row.
+    pub(crate) cut: Option<Cut>,
 }
 
 /// A message that is being sent.
@@ -208,6 +249,8 @@ pub(crate) struct Leased {
     pub(crate) expired: bool,
     /// Why it can never be sent, if somebody wrote nonsense into its row.
     pub(crate) broken: Option<String>,
+    /// More of its key may stand behind it.
+    pub(crate) is_followed: bool,
     /// What transports see of it.
     pub(crate) letter: Letter,
 }
@@ -264,6 +307,9 @@ pub(crate) enum Outcome {
         wait: Duration,
     },
 }
+
+/// Most rows of one key that are leased at once; they are sent one after the other and held in memory meanwhile.
+pub(crate) const CHAIN_MAX: i64 = 100;
 
 /// Whether delivered rows stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

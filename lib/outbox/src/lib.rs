@@ -11,7 +11,7 @@
 //! | [`inbox`] | the receiving end: claims, and `POST /inbox/` |
 //! | [`transport`] | where to, open to others |
 //! | [`schema`] | the tables, which programs in other languages use as well |
-//! | `dialect`, `postgres`, `mysql`, `sqlite`, `steps` | what each database does |
+//! | `dialect`, `postgres`, `mysql`, `sqlite`, `steps`, `plan` | what each database does |
 //! | `chain`, `gate` | order within a key; far ends that are away |
 
 mod chain;
@@ -19,6 +19,8 @@ mod dialect;
 mod gate;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+mod plan;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

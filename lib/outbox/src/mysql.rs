@@ -9,13 +9,14 @@ use uuid::Uuid;
 
 use crate::chain::chains;
 use crate::dialect::{
-    Ask, Batch, Counts, DeadLetter, Dialect, Keep, Leased, Letter, Outcome, Settlement, State,
-    Which, headers, headers_json,
+    Ask, Batch, CHAIN_MAX, Counts, Cut, DeadLetter, Dialect, Keep, Leased, Letter, Outcome, Place,
+    Settlement, State, Which, headers, headers_json,
 };
 use crate::error::Error;
 use crate::message::{Message, micros};
+use crate::plan::{Plan, Reachable, Standing};
 use crate::schema::{self, Migration};
-use crate::steps::{KEYS_MAX, PURGE_AT_ONCE, Plan, by_lease, implement_in_steps, literals, padded};
+use crate::steps::{PURGE_AT_ONCE, by_lease, implement_in_steps, literals, marks, padded};
 
 /// Names the lock that migrations hold, in all databases of the server.
 const MIGRATION_LOCK: &str = "posthouse_outbox migrations";
@@ -29,8 +30,66 @@ implement_in_steps! {
     lock: "for update skip locked",
     begin: "start transaction",
     by_id: " force index (posthouse_outbox_id)",
+    by_due: " force index (posthouse_outbox_due)",
     delete: "delete one from posthouse_outbox one force index (posthouse_outbox_id)",
     migrations: &[Migration { version: 1, sql: include_str!("schema/mysql/0001.sql") }]
+}
+
+/// Keys whose lines are asked for one by one; of more keys the first two rows are.
+const LINES_MAX: usize = 64;
+
+/// The first rows of keys, and how many of each were asked for: `most`, or fewer if there are many keys.
+///
+/// A query that depends on another one's rows cannot have its own limit here (MariaDB has no `lateral`), but it can be a
+/// scalar, which is one row. So few keys are a query each, and many are two scalars each.
+async fn lines(
+    connection: &mut MySqlConnection,
+    keys: &[String],
+    most: i64,
+) -> Result<(i64, Vec<Standing>), Error> {
+    const NOW: &str = "timestampdiff(microsecond, '1970-01-01', utc_timestamp(6))";
+    // What was not delayed stands in line even if its time has not come: then the clock was set back.
+    let in_line = format!("(not_before <= created_at + 1000 or not_before <= {NOW})");
+    let free = format!(
+        "case when next_attempt <= {NOW} and lease_until <= {NOW} then 1 else 0 end as free"
+    );
+    let is_few = keys.len() <= LINES_MAX;
+    let (count, _) = marks(keys.len());
+    let sql = match is_few {
+        true => {
+            let line = format!(
+                "(select id, `key`, seq, {free} from posthouse_outbox force index (posthouse_outbox_key) \
+                 where state = 0 and `key` = ? and {in_line} order by seq limit ?)"
+            );
+            vec![line; count].join(" union all ")
+        }
+        false => {
+            let keys =
+                vec!["select cast(? as char) collate utf8mb4_bin as k"; count].join(" union all ");
+            let place = |place: u8| {
+                format!(
+                    "select (select seq from posthouse_outbox one force index (posthouse_outbox_key) \
+                     where one.state = 0 and one.`key` = wanted.k and {in_line} order by seq limit 1 offset {place}) \
+                     as seq from wanted"
+                )
+            };
+            let (first, second) = (place(0), place(1));
+            format!(
+                "with wanted as ({keys}), places as ({first} union all {second}) select id, `key`, line.seq, {free} \
+                 from places straight_join posthouse_outbox line force index (primary) on line.seq = places.seq"
+            )
+        }
+    };
+    let mut lines = sqlx::query(AssertSqlSafe(sql));
+    for key in padded(keys, count) {
+        lines = match is_few {
+            true => lines.bind(key).bind(most),
+            false => lines.bind(key),
+        };
+    }
+    let rows = lines.fetch_all(connection).await?;
+    let lines = rows.iter().map(standing).collect::<Result<_, _>>()?;
+    Ok((if is_few { most } else { 2 }, lines))
 }
 
 /// Definitions are not part of transactions here, so a lock keeps programs apart, and a migration that was cut off is

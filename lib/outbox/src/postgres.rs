@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::chain::chains;
 use crate::dialect::{
-    Ask, Batch, Counts, DeadLetter, Dialect, Keep, Leased, Letter, Outcome, Settlement, State,
-    Which, headers, headers_json, sealed,
+    Ask, Batch, CHAIN_MAX, Counts, Cut, DeadLetter, Dialect, Keep, Leased, Letter, Outcome, Place,
+    Settlement, State, Which, headers, headers_json, sealed,
 };
 use crate::error::Error;
 use crate::message::{Message, micros};
@@ -37,11 +37,12 @@ select $1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9,
 from (select clock_timestamp() as now) now
 on conflict (source, topic, dedupe_id) where dedupe_id is not null do nothing";
 
-/// 1: how many; 2: microseconds of the lease; 3: keys to pass over.
+/// 1: how many; 2: microseconds of the lease; 3: keys to pass over; 4: keys that are ready; 5, 6: the place to begin
+/// behind; 7: how many due rows to go over; 8: how many of them to take; 9: rows of one key.
 ///
-/// `due` looks at rows in the order in which they became due. A row with a key only says that its key has something to
-/// do: `chains` then takes the key's rows from the first on, as far as nothing is in the way. `locked` looks again at
-/// what was planned, because others may have been there since.
+/// `seen` goes over rows in the order in which they became due, and `cut` says where it stopped. A row with a key only
+/// says that its key has something to do: `lines` has the key's rows from the first on, of which `plan` takes as many as
+/// have nothing in their way. `locked` looks again at what was planned, because others may have been there since.
 ///
 /// What was not delayed stands in its key's line even if its time has not come: then the clock was set back, and what was
 /// sent since must not go before it. (Defaults of two columns are some microseconds apart.)
@@ -50,33 +51,44 @@ on conflict (source, topic, dedupe_id) where dedupe_id is not null do nothing";
 /// `= 0`, that of keys only `< 1`. Statistics of a table that was just empty make it look the cheapest for everything, and
 /// then each row that is locked or settled would cost a look at all that are due.
 const LEASE: &str = "
-with due as materialized (
-    select id, key from posthouse_outbox
+with seen as materialized (
+    select id, key, next_attempt, seq, (lease_until is null or lease_until <= statement_timestamp())
+        and (key is null or key <> all($3::text[])) as fits
+    from posthouse_outbox
     where state = 0 and next_attempt <= statement_timestamp()
-        and (lease_until is null or lease_until <= statement_timestamp())
-        and (key is null or key <> all($3::text[]))
-    order by next_attempt, seq limit $1
+        and (next_attempt, seq) > (coalesce(timestamptz 'epoch' + $5 * interval '1 microsecond', '-infinity'), $6)
+    order by next_attempt, seq limit $7
+), due as materialized (
+    select id, key, next_attempt, seq from seen where fits order by next_attempt, seq limit $8
+), cut as materialized (
+    (select next_attempt, seq, false as is_clogged from due order by next_attempt, seq offset $8 - 1)
+    union all
+    (select next_attempt, seq, true from seen order by next_attempt, seq offset $7 - 1)
+    limit 1
 ), keys as materialized (
-    select distinct key from due where key is not null
-), chains as materialized (
-    select chain.id, keys.key, chain.place from keys cross join lateral (
-        select id, row_number() over line as place, bool_and(free) over line as reachable
+    select key from due where key is not null union select unnest($4::text[])
+), most as materialized (
+    select least($9, greatest(2, 2 * $1 / greatest(count(*), 1))) as rows from keys
+), lines as materialized (
+    select line.id, keys.key, line.place, line.reachable, line.is_followed from keys cross join lateral (
+        select id, row_number() over line as place, bool_and(free) over line as reachable,
+            row_number() over line = (select rows from most) or lead(id) over line is not null as is_followed
         from (
             select id, seq, next_attempt <= statement_timestamp()
                 and (lease_until is null or lease_until <= statement_timestamp()) as free
             from posthouse_outbox row
             where row.key = keys.key and row.state < 1
                 and (row.not_before <= row.created_at + interval '1 millisecond' or row.not_before <= statement_timestamp())
-            order by row.seq limit (select greatest(1, 2 * $1 / count(*)) from keys)
+            order by row.seq limit (select rows from most)
         ) line_up
         window line as (order by seq)
-    ) chain where chain.reachable
+    ) line
 ), plan as materialized (
-    select id, 1::bigint as place from due where key is null
-    union all select id, place from chains
+    select id, 1::bigint as place, false as is_followed from due where key is null
+    union all select id, place, is_followed from lines where reachable
     order by place limit $1
 ), locked as materialized (
-    select row.id, plan.place from plan join posthouse_outbox row on row.id = plan.id
+    select row.id, plan.place, plan.is_followed from plan join posthouse_outbox row on row.id = plan.id
     where row.state <= 0 and row.next_attempt <= statement_timestamp()
         and (row.lease_until is null or row.lease_until <= statement_timestamp())
     for update of row skip locked
@@ -89,12 +101,17 @@ with due as materialized (
         nullif(row.headers::text, '{}') as headers, row.payload,
         (extract(epoch from row.created_at) * 1000000)::bigint as created_us,
         (extract(epoch from row.expires_at - statement_timestamp()) * 1000000)::bigint as expires_us,
-        row.attempts
+        row.attempts, locked.is_followed
 )
-select * from leased
+select *, null::bigint as cut_us, null::bigint as now_us from leased
 union all
-select null, 0, 0, 0, '', '', keys.key, '', null, '', 0, null, 0
-from keys where not exists (select 1 from chains where chains.key = keys.key)
+select null, 0, 0, 0, '', '', lines.key, '', null, '', 0, null, 0, false, null, null
+from lines where place = 1 and not reachable
+union all
+select null, 0, seq, 0, '', '', null, '', null, '', 0, null, 0, is_clogged,
+    (extract(epoch from greatest(next_attempt, 'epoch')) * 1000000)::bigint,
+    (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from cut
 order by place, seq";
 
 const DELIVERED: &str = "
@@ -225,17 +242,26 @@ impl Dialect for Postgres {
             .bind(i64::from(ask.limit))
             .bind(micros(ask.lease_for))
             .bind(&ask.busy)
+            .bind(&ask.ready)
+            .bind(ask.after.map(|place| place.due_us))
+            .bind(ask.after.map_or(0, |place| place.seq))
+            .bind(ask.examined())
+            .bind(ask.due())
+            .bind(CHAIN_MAX)
             .fetch_all(connection)
             .await?;
-        let mut blocked = Vec::new();
+        let (mut blocked, mut cut) = (Vec::new(), None);
         let mut leased = Vec::with_capacity(rows.len());
         for row in &rows {
             match row.try_get::<Option<Uuid>, _>("id")? {
-                None => blocked.extend(row.try_get::<Option<String>, _>("key")?),
+                None => match row.try_get::<Option<String>, _>("key")? {
+                    Some(key) => blocked.push(key),
+                    None => cut = Some(read_cut(row)?),
+                },
                 Some(id) => leased.push((row.try_get::<i64, _>("place")?, read_leased(id, row)?)),
             }
         }
-        Ok(chains(leased, blocked))
+        Ok(Batch { cut, ..chains(leased, blocked) })
     }
 
     async fn settle(
@@ -347,6 +373,12 @@ impl Dialect for Postgres {
     }
 }
 
+fn read_cut(row: &PgRow) -> Result<Cut, Error> {
+    let place = Place { due_us: row.try_get("cut_us")?, seq: row.try_get("seq")? };
+    let is_clogged = row.try_get("is_followed")?;
+    Ok(Cut { place, now_us: row.try_get("now_us")?, is_clogged })
+}
+
 fn read_leased(id: Uuid, row: &PgRow) -> Result<Leased, Error> {
     let expires_us: Option<i64> = row.try_get("expires_us")?;
     let text: Option<&str> = row.try_get("headers")?;
@@ -355,6 +387,7 @@ fn read_leased(id: Uuid, row: &PgRow) -> Result<Leased, Error> {
         lease: row.try_get("lease")?,
         expired: expires_us.is_some_and(|left| left <= 0),
         broken: headers.as_ref().err().cloned(),
+        is_followed: row.try_get("is_followed")?,
         letter: Letter {
             id,
             source: row.try_get("source")?,

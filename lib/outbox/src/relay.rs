@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `lane` | one connection's loop: settle, lease, wait |
 //! | `flight` | one message on its way, and what is behind it in its key |
-//! | `keys` | keys that are passed over for the moment |
+//! | `keys` | keys that are passed over for the moment, and keys to be looked at first |
+//! | `scan` | where among the due rows the next look begins |
 //!
 //! Any number of relays may work on one outbox, in one process or many: a row is leased to one of them, and what a relay
 //! says about a lease that it has lost counts nothing.
@@ -12,6 +13,7 @@
 mod flight;
 mod keys;
 mod lane;
+mod scan;
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +30,7 @@ use crate::schedule::Schedule;
 use crate::transport::Routes;
 use keys::Keys;
 use lane::Lane;
+use scan::Scan;
 
 /// How a relay works. The defaults are meant to be kept.
 #[derive(Debug, Clone)]
@@ -147,6 +150,7 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     pub(crate) counters: Arc<Counters>,
     pub(crate) keys: Keys,
+    pub(crate) scan: Scan,
     /// Something may be due.
     pub(crate) wake: Arc<Notify>,
     /// There is more than one lane can do.
@@ -172,6 +176,7 @@ impl<D: Dialect> Relay<D> {
             routes,
             counters: Arc::default(),
             keys: Keys::default(),
+            scan: Scan::default(),
             wake,
             more: Notify::new(),
             stopping: watch::Sender::new(false),

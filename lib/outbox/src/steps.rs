@@ -7,47 +7,14 @@
 //! The two differ in how they say now, how they lock, and what a duplicate is; those are the arguments of
 //! [`implement_in_steps`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
 use crate::dialect::Settlement;
 
-/// Keys whose rows are looked for at once. More wait for the next look.
-pub(crate) const KEYS_MAX: usize = 32;
-
 /// Inbox rows that one statement removes; each has two parameters.
 pub(crate) const PURGE_AT_ONCE: usize = 200;
-
-/// What is to be leased: rows without a key, and the beginnings of keys.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) single: Vec<Uuid>,
-    pub(crate) chains: HashMap<String, Vec<Uuid>>,
-}
-
-impl Plan {
-    /// The rows to lock, at most `limit`: of each key the first before the second of any.
-    pub(crate) fn ids(&self, limit: usize) -> Vec<Uuid> {
-        let mut ids = self.single.clone();
-        let longest = self.chains.values().map(Vec::len).max().unwrap_or_default();
-        for place in 0..longest {
-            ids.extend(self.chains.values().filter_map(|chain| chain.get(place)));
-        }
-        ids.truncate(limit);
-        ids
-    }
-
-    /// What of the locked may be sent: of each key the rows up to the first that was not to be had. Their places in
-    /// their keys, from 1.
-    pub(crate) fn reachable(&self, locked: &HashSet<Uuid>) -> Vec<(i64, Uuid)> {
-        let single = self.single.iter().filter(|id| locked.contains(id)).map(|id| (1, *id));
-        let chained = self.chains.values().flat_map(|chain| {
-            (1..).zip(chain.iter().copied()).take_while(|(_, id)| locked.contains(id))
-        });
-        single.chain(chained).collect()
-    }
-}
 
 /// `?, ?, ?` for a number of values, rounded up so that few statements are prepared: the rest repeats the last value.
 pub(crate) fn marks(count: usize) -> (usize, String) {
@@ -82,12 +49,13 @@ pub(crate) fn by_lease<'a>(
 ///
 /// `now` is microseconds since 1970 as an expression, `lock` what makes a query lock the rows that it finds without
 /// waiting, `begin` how a transaction that writes begins; `by_id` has rows found by their ids and in no other way, because
-/// what a statement looks at on its way it locks, and `delete` begins such a removal.
+/// what a statement looks at on its way it locks, and `delete` begins such a removal; `by_due` has them found in the order
+/// in which they became due.
 macro_rules! implement_in_steps {
     (
         database: $database:ty, connection: $connection:ty, row: $row:ty,
         now: $now:literal, lock: $lock:literal, begin: $begin:literal,
-        by_id: $by_id:literal, delete: $delete:literal,
+        by_id: $by_id:literal, by_due: $by_due:literal, delete: $delete:literal,
         migrations: $migrations:expr
     ) => {
         impl $crate::dialect::sealed::Sealed for $database {}
@@ -155,7 +123,7 @@ macro_rules! implement_in_steps {
 
             async fn lease(connection: &mut $connection, ask: &Ask) -> Result<Batch, Error> {
                 let mut batch = Batch::default();
-                let plan = plan(connection, ask, &mut batch.blocked).await?;
+                let plan = plan(connection, ask, &mut batch).await?;
                 let limit = usize::try_from(ask.limit).unwrap_or(usize::MAX);
                 let ids = plan.ids(limit);
                 if ids.is_empty() {
@@ -176,7 +144,7 @@ macro_rules! implement_in_steps {
                     transaction.rollback().await?;
                     return Ok(batch);
                 }
-                let chosen = literals(reachable.iter().map(|(_, id)| *id));
+                let chosen = literals(reachable.iter().map(|row| row.id));
                 let mark = format!(
                     concat!(
                         "update posthouse_outbox", $by_id, " set lease = lease + 1, attempts = attempts + 1, lease_until = ", $now,
@@ -195,14 +163,16 @@ macro_rules! implement_in_steps {
                 );
                 let rows = once(read).fetch_all(&mut *transaction).await?;
                 transaction.commit().await?;
-                let places: HashMap<Uuid, i64> =
-                    reachable.into_iter().map(|(place, id)| (id, place)).collect();
+                let places: HashMap<Uuid, Reachable> =
+                    reachable.into_iter().map(|row| (row.id, row)).collect();
                 let mut leased = Vec::with_capacity(rows.len());
                 for row in &rows {
-                    let row = read_leased(row)?;
-                    leased.push((places.get(&row.letter.id).copied().unwrap_or_default(), row));
+                    let mut row = read_leased(row)?;
+                    let Some(reachable) = places.get(&row.letter.id) else { continue };
+                    row.is_followed = reachable.is_followed;
+                    leased.push((reachable.place, row));
                 }
-                Ok(chains(leased, batch.blocked))
+                Ok(Batch { cut: batch.cut, ..chains(leased, batch.blocked) })
             }
 
             async fn settle(
@@ -367,69 +337,89 @@ macro_rules! implement_in_steps {
         async fn plan(
             connection: &mut $connection,
             ask: &Ask,
-            blocked: &mut Vec<String>,
+            batch: &mut Batch,
         ) -> Result<Plan, Error> {
-            let mut due = concat!(
-                "select id, `key` from posthouse_outbox where state = 0 and next_attempt <= ", $now,
-                " and lease_until <= ", $now
-            )
-            .to_owned();
-            let (busy, marks) = $crate::steps::marks(ask.busy.len());
-            if !ask.busy.is_empty() {
-                due.push_str(&format!(" and (`key` is null or `key` not in ({marks}))"));
-            }
-            due.push_str(" order by next_attempt, seq limit ?");
-            let mut due = sqlx::query(AssertSqlSafe(due));
-            if !ask.busy.is_empty() {
-                for key in padded(&ask.busy, busy) {
-                    due = due.bind(key);
+            let (mut plan, mut keys) = (Plan::default(), Vec::new());
+            let mut known: HashSet<String> = HashSet::new();
+            for key in &ask.ready {
+                if known.insert(key.clone()) {
+                    keys.push(key.clone());
                 }
             }
-            let rows = due.bind(i64::from(ask.limit)).fetch_all(&mut *connection).await?;
-            let (mut plan, mut keys) = (Plan::default(), Vec::new());
-            for row in &rows {
-                match row.try_get::<Option<String>, _>("key")? {
-                    None => plan.single.push(read_id(row)?),
-                    Some(key) if keys.len() < KEYS_MAX && !keys.contains(&key) => keys.push(key),
+            for (id, key) in due(connection, ask, &mut batch.cut).await? {
+                match key {
+                    None => plan.single.push(id),
+                    Some(key) if known.insert(key.clone()) => keys.push(key),
                     Some(_) => {}
                 }
             }
             if keys.is_empty() {
                 return Ok(plan);
             }
-            let longest = (2 * i64::from(ask.limit) / i64::try_from(keys.len()).unwrap_or(1)).max(1);
-            let line = format!(
+            let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+            let most = (2 * i64::from(ask.limit) / count).clamp(2, CHAIN_MAX);
+            let (most, lines) = lines(connection, &keys, most).await?;
+            batch.blocked = plan.stand_in_line(lines, usize::try_from(most).unwrap_or(usize::MAX));
+            Ok(plan)
+        }
+
+        /// Due rows that are free, and their keys, in the order in which they became due; `cut` is where it stopped.
+        async fn due(
+            connection: &mut $connection,
+            ask: &Ask,
+            cut: &mut Option<Cut>,
+        ) -> Result<Vec<(Uuid, Option<String>)>, Error> {
+            let busy = match $crate::steps::marks(ask.busy.len()) {
+                (_, marks) if !ask.busy.is_empty() => format!(" and (`key` is null or `key` not in ({marks}))"),
+                _ => String::new(),
+            };
+            let busy_count = if ask.busy.is_empty() { 0 } else { ask.busy.len().next_power_of_two() };
+            // Rows of one moment and those after it, because of a pair's order MySQL makes no use.
+            let seen = |columns: &str| {
+                format!(
+                    concat!(
+                        "select * from (select {0} from posthouse_outbox", $by_due, " where state = 0 and next_attempt = ? ",
+                        "and next_attempt <= ", $now, " and seq > ? order by seq limit {1}) same union all ",
+                        "select * from (select {0} from posthouse_outbox", $by_due, " where state = 0 and next_attempt > ? ",
+                        "and next_attempt <= ", $now, " order by next_attempt, seq limit {1}) later ",
+                        "order by next_attempt, seq limit {1}"
+                    ),
+                    columns, ask.examined()
+                )
+            };
+            let due = format!(
                 concat!(
-                    "select * from (select id, `key`, seq, case when next_attempt <= ", $now, " and lease_until <= ",
-                    $now, " then 1 else 0 end as free from posthouse_outbox where state = 0 and `key` = ? ",
-                    // What was not delayed stands in line even if its time has not come: then the clock was set back.
-                    "and (not_before <= created_at + 1000 or not_before <= ", $now, ") order by seq limit {}) line_up"
+                    "select * from (select id, `key`, next_attempt, seq, ", $now, " as now_us from ({}) seen ",
+                    "where lease_until <= ", $now, "{} order by next_attempt, seq limit ?) due union all ",
+                    "select * from (select '' as id, null as `key`, next_attempt, seq, ", $now, " as now_us from ({}) places ",
+                    "order by next_attempt, seq limit 1 offset {}) last"
                 ),
-                longest
+                seen("id, `key`, next_attempt, seq, lease_until"), busy, seen("next_attempt, seq"), ask.examined() - 1
             );
-            let count = keys.len().next_power_of_two();
-            let lines = vec![line; count].join(" union all ");
-            let mut lines = sqlx::query(AssertSqlSafe(lines));
-            for key in padded(&keys, count) {
-                lines = lines.bind(key);
+            let after = ask.after.unwrap_or(Place { due_us: i64::MIN, seq: 0 });
+            let mut query = sqlx::query(AssertSqlSafe(due));
+            query = query.bind(after.due_us).bind(after.seq).bind(after.due_us);
+            for key in padded(&ask.busy, busy_count) {
+                query = query.bind(key);
             }
-            let mut seen: HashMap<String, Vec<(i64, bool, Uuid)>> = HashMap::new();
-            for row in &lines.fetch_all(&mut *connection).await? {
-                let place = (row.try_get("seq")?, row.try_get::<i64, _>("free")? == 1, read_id(row)?);
-                seen.entry(row.try_get("key")?).or_default().push(place);
-            }
-            for (key, mut line) in seen {
-                line.sort_unstable();
-                // The last key was asked for more than once.
-                line.dedup();
-                let free = line.iter().take_while(|(_, free, _)| *free).map(|(_, _, id)| *id);
-                let chain: Vec<Uuid> = free.collect();
-                match chain.is_empty() {
-                    true => blocked.push(key),
-                    false => drop(plan.chains.insert(key, chain)),
+            query = query.bind(ask.due()).bind(after.due_us).bind(after.seq).bind(after.due_us);
+            let rows = query.fetch_all(connection).await?;
+            let mut found = Vec::with_capacity(rows.len());
+            let (mut last_found, mut last_seen) = (None, None);
+            for row in &rows {
+                let place = Place { due_us: row.try_get("next_attempt")?, seq: row.try_get("seq")? };
+                let now_us = row.try_get("now_us")?;
+                if row.try_get::<String, _>("id")?.is_empty() {
+                    last_seen = Some(Cut { place, now_us, is_clogged: true });
+                } else {
+                    found.push((read_id(row)?, row.try_get("key")?));
+                    last_found = last_found.max(Some((place, now_us)));
                 }
             }
-            Ok(plan)
+            let is_full = i64::try_from(found.len()).unwrap_or(i64::MAX) >= ask.due();
+            let full = last_found.filter(|_| is_full);
+            *cut = full.map(|(place, now_us)| Cut { place, now_us, is_clogged: false }).or(last_seen);
+            Ok(found)
         }
 
         /// A settlement that is not [`Outcome::Delivered`]; those are few, or the database is not what is slow.
@@ -472,6 +462,15 @@ macro_rules! implement_in_steps {
             Uuid::parse_str(&text).map_err(|error| Error::Database(sqlx::Error::Decode(Box::new(error))))
         }
 
+        fn standing(row: &$row) -> Result<Standing, Error> {
+            Ok(Standing {
+                seq: row.try_get("seq")?,
+                free: row.try_get::<i64, _>("free")? == 1,
+                id: read_id(row)?,
+                key: row.try_get("key")?,
+            })
+        }
+
         fn read_leased(row: &$row) -> Result<Leased, Error> {
             let expires_us: Option<i64> = row.try_get("expires_us")?;
             let headers = headers(&row.try_get::<String, _>("headers")?);
@@ -479,6 +478,7 @@ macro_rules! implement_in_steps {
                 lease: row.try_get("lease")?,
                 expired: expires_us.is_some_and(|left| left <= 0),
                 broken: headers.as_ref().err().cloned(),
+                is_followed: false,
                 letter: Letter {
                     id: read_id(row)?,
                     source: row.try_get("source")?,
@@ -511,20 +511,6 @@ pub(crate) use implement_in_steps;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plan_takes_the_first_of_each_key_before_the_second_of_any() {
-        let ids: Vec<Uuid> = (0..6).map(|_| Uuid::now_v7()).collect();
-        let mut plan = Plan { single: vec![ids[0]], ..Plan::default() };
-        plan.chains.insert("a".to_owned(), vec![ids[1], ids[2], ids[3]]);
-        plan.chains.insert("b".to_owned(), vec![ids[4], ids[5]]);
-
-        let chosen: HashSet<Uuid> = plan.ids(3).into_iter().collect();
-
-        assert_eq!(chosen, HashSet::from([ids[0], ids[1], ids[4]]));
-        let locked = HashSet::from([ids[1], ids[3], ids[5]]);
-        assert_eq!(plan.reachable(&locked), [(1, ids[1])], "the others are behind a gap");
-    }
 
     #[test]
     fn lists_are_rounded_up_with_their_last_value() {

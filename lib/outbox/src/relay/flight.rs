@@ -19,6 +19,8 @@ pub(crate) struct Flight {
     pub(crate) settlement: Settlement,
     pub(crate) rest: VecDeque<Leased>,
     pub(crate) key: Option<String>,
+    /// More of the key may stand behind this one.
+    pub(crate) is_followed: bool,
     pub(crate) leased_at: Instant,
 }
 
@@ -32,7 +34,8 @@ pub(crate) async fn fly(
     let outcome = attempt(&shared, &first, leased_at).await;
     count(&shared, &outcome);
     let settlement = Settlement { id: first.letter.id, lease: first.lease, outcome };
-    Flight { settlement, rest, key: first.letter.key, leased_at }
+    let is_followed = first.is_followed;
+    Flight { settlement, rest, key: first.letter.key, is_followed, leased_at }
 }
 
 async fn attempt(shared: &Shared, leased: &Leased, leased_at: Instant) -> Outcome {

@@ -1,18 +1,21 @@
-//! Keys that are passed over for the moment: they are being sent here, or something is before them.
+//! Keys that are passed over for the moment: they are being sent here, or something is before them. And keys that go on:
+//! what was leased of them is sent, and more stands behind it.
 //!
-//! A hint only, so that a look does not find the same rows again and again. What may be sent is decided by the database.
+//! Hints only, so that a look does not find the same rows again and again, and need not come across a row of a key to go on with it. What may be sent is decided by the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most keys that are passed over; more are looked at in vain.
 const KEYS_MAX: usize = 4096;
 
-/// Keys and how long they are passed over; `None` is until they are let go.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
+    /// How long they are passed over; `None` is until they are let go.
     keys: Mutex<HashMap<String, Option<Instant>>>,
+    /// The first is the one that waits longest.
+    ready: Mutex<VecDeque<String>>,
 }
 
 impl Keys {
@@ -35,6 +38,21 @@ impl Keys {
     /// Looks at a key again.
     pub(crate) fn let_go(&self, key: &str) {
         self.keys().remove(key);
+    }
+
+    /// Has the next look go on with a key. If there are too many, one look more or less comes across it.
+    pub(crate) fn go_on(&self, key: String) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready.len() < KEYS_MAX {
+            ready.push_back(key);
+        }
+    }
+
+    /// Keys to go on with, at most so many; whoever has them looks at them.
+    pub(crate) fn ready(&self, most: usize) -> Vec<String> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = most.min(ready.len());
+        ready.drain(..count).collect()
     }
 
     /// All that are passed over now.
@@ -66,5 +84,17 @@ mod tests {
         assert_eq!(busy, ["a", "c"]);
         keys.let_go("a");
         assert_eq!(keys.busy(), ["c"]);
+    }
+
+    #[test]
+    fn keys_go_on_in_the_order_in_which_they_became_ready() {
+        let keys = Keys::default();
+        for key in ["a", "b", "c"] {
+            keys.go_on(key.to_owned());
+        }
+
+        assert_eq!(keys.ready(2), ["a", "b"]);
+        assert_eq!(keys.ready(2), ["c"]);
+        assert!(keys.ready(2).is_empty());
     }
 }

@@ -20,6 +20,12 @@ use crate::error::Error;
 /// The time to the next look after one that found something.
 const LOOK_MIN: Duration = Duration::from_millis(2);
 
+/// Longest time between the looks of a sweep that finds nothing.
+const SWEEP_MAX: Duration = Duration::from_millis(20);
+
+/// Most keys that a look goes on with, if it may lease twice as many rows.
+const READY_MAX: u32 = 64;
+
 /// How long a key is passed over that has something due behind something that is not to be had.
 const BLOCKED: Duration = Duration::from_millis(100);
 
@@ -35,6 +41,14 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 /// Messages that are tried when the far end was away the last time.
 const PROBES: u32 = 16;
 
+/// A key of which nothing is under way any more.
+struct Freed {
+    key: String,
+    /// How long it is passed over, if its first message is to wait.
+    wait: Option<Duration>,
+    is_followed: bool,
+}
+
 pub(crate) struct Lane<D: Dialect> {
     /// The first one looks even if nothing happens; the others when the first finds more than it can do.
     number: u32,
@@ -43,6 +57,8 @@ pub(crate) struct Lane<D: Dialect> {
     connection: Option<D::Connection>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
     landed: Vec<Settlement>,
+    /// Keys that are let go when what has landed is settled; before that, what is next in them is not to be had.
+    freed: Vec<Freed>,
     /// When to look again; `None` when only a wake-up is a reason.
     next_look: Option<Instant>,
     /// The time between looks, growing while nothing is found.
@@ -63,6 +79,7 @@ impl<D: Dialect> Lane<D> {
             connection: None,
             flying: FuturesUnordered::new(),
             landed: Vec::new(),
+            freed: Vec::new(),
             next_look: (number == 0).then_some(now),
             pace: LOOK_MIN,
             reconnect: RECONNECT.0,
@@ -114,6 +131,7 @@ impl<D: Dialect> Lane<D> {
 
     async fn settle(&mut self) -> Result<(), Error> {
         if self.landed.is_empty() {
+            self.let_go();
             return Ok(());
         }
         let keep = self.shared.keep;
@@ -122,7 +140,10 @@ impl<D: Dialect> Lane<D> {
             Ok(connection) => D::settle(connection, &landed, keep).await,
             Err(error) => Err(error),
         };
-        let Err(error) = settled else { return Ok(()) };
+        let Err(error) = settled else {
+            self.let_go();
+            return Ok(());
+        };
         if !matches!(&error, Error::Database(sqlx::Error::Database(_))) || error.is_transient() {
             // Perhaps it happened: then it is not for us any more, and doing it again does nothing.
             self.landed = landed;
@@ -152,7 +173,15 @@ impl<D: Dialect> Lane<D> {
             true => settings.batch.min(PROBES),
             false => settings.batch,
         };
-        let ask = Ask { limit, lease_for: settings.lease, busy: self.shared.keys.busy() };
+        let ready = usize::try_from(READY_MAX.min(limit / 2)).unwrap_or_default();
+        let look = self.shared.scan.next();
+        let ask = Ask {
+            limit,
+            lease_for: settings.lease,
+            ready: self.shared.keys.ready(ready),
+            busy: self.shared.keys.busy(),
+            after: look.after,
+        };
         // Before the database counts, so that we think of the lease's end sooner than it does.
         let leased_at = Instant::now();
         self.shared.counters.looks.fetch_add(1, Ordering::Relaxed);
@@ -175,18 +204,21 @@ impl<D: Dialect> Lane<D> {
         if is_full {
             self.shared.more.notify_one();
         }
-        self.plan_next_look(found > 0, is_full || is_blocked);
+        let is_unfinished = self.shared.scan.done(look, batch.cut);
+        self.plan_next_look(found > 0, is_full || is_blocked, is_unfinished);
         Ok(())
     }
 
-    fn plan_next_look(&mut self, found: bool, is_more: bool) {
+    fn plan_next_look(&mut self, found: bool, is_more: bool, is_unfinished: bool) {
         let now = Instant::now();
         self.pace = match found {
             true => LOOK_MIN,
             false => (self.pace * 2).min(self.shared.settings.idle),
         };
+        let is_more = is_more || (is_unfinished && found);
         self.next_look = match (is_more, found || self.number == 0) {
             (true, _) => Some(now),
+            (false, true) if is_unfinished => Some(now + self.pace.min(SWEEP_MAX)),
             (false, true) => Some(now + self.pace),
             // Nothing left for a further lane: it sleeps until the first has too much again.
             (false, false) => None,
@@ -201,7 +233,7 @@ impl<D: Dialect> Lane<D> {
 
     /// Notes what became of a message, and launches what is behind it, or gives that back.
     fn land(&mut self, flight: Flight) {
-        let Flight { settlement, rest, key, leased_at } = flight;
+        let Flight { settlement, rest, key, is_followed, leased_at } = flight;
         let wait = match &settlement.outcome {
             Outcome::Retry { wait, .. } | Outcome::Release { wait } => Some(*wait),
             // What was given up or is too late lets the next one pass: poison does not stop its key for ever.
@@ -213,15 +245,27 @@ impl<D: Dialect> Lane<D> {
             (wait, _) => wait,
         };
         if let Some(key) = key {
-            self.shared.keys.let_go(&key);
-            if let Some(wait) = wait {
-                self.shared.keys.rest(key, wait.min(Duration::from_secs(1)));
-            }
+            self.freed.push(Freed { key, wait, is_followed });
         }
         for leased in rest {
             let outcome = Outcome::Release { wait: wait.unwrap_or_default() };
             self.shared.counters.released.fetch_add(1, Ordering::Relaxed);
             self.landed.push(Settlement { id: leased.letter.id, lease: leased.lease, outcome });
+        }
+    }
+
+    /// Lets go of the keys whose messages are settled, and goes on with those of which there is more.
+    fn let_go(&mut self) {
+        for Freed { key, wait, is_followed } in self.freed.drain(..) {
+            self.shared.keys.let_go(&key);
+            match wait {
+                Some(wait) => self.shared.keys.rest(key, wait.min(Duration::from_secs(1))),
+                None if is_followed => {
+                    self.shared.keys.go_on(key);
+                    self.next_look = Some(Instant::now());
+                }
+                None => {}
+            }
         }
     }
 
@@ -257,6 +301,7 @@ impl<D: Dialect> Lane<D> {
             Some(flight) = self.flying.next(), if !self.flying.is_empty() => Some(flight),
             () = clock => None,
             () = call => {
+                self.shared.scan.prefer_fresh();
                 self.next_look = Some(Instant::now());
                 self.pace = LOOK_MIN;
                 None

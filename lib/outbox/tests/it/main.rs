@@ -13,6 +13,7 @@ mod broken_commit;
 mod clocks;
 mod conflicts;
 mod conformance;
+mod few_keys;
 mod ordering;
 mod process;
 mod programs;
