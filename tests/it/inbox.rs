@@ -364,6 +364,47 @@ fn a_token_stands_for_a_user_in_its_tenants() {
     assert!(own.take("q").is_some() && own.take("q").is_none());
 }
 
+/// HS256 with [`JWT_KEYS`]: the user `mine` in the project `my/own`, for the audience `posthouse`, until 2100.
+const JWT: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImsiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiJtaW5lIiwiYXVkIjoicG9zdGhvdXNlIiwiZXhwIjo0MTAyNDQ0ODAwLCJwcm9qZWN0X2lkIjoibXkvb3duIn0.ThgIijamWhIfbwSgWsY5iM0SpyStptbQLt9hx8LwA6A";
+/// The same, until 2001.
+const JWT_OVER: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImsiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiJtaW5lIiwiYXVkIjoicG9zdGhvdXNlIiwiZXhwIjoxMDAwMDAwMDAwLCJwcm9qZWN0X2lkIjoibXkvb3duIn0.geXdKLXOQjcvQXPc5gVWeRK326qOMdViDW7GC6Vwbzo";
+const JWT_KEYS: &str = r#"{"keys": [{"kty": "oct", "kid": "k", "alg": "HS256", "k": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s"}]}"#;
+
+#[test]
+fn a_jwt_stands_for_its_user_in_the_tenants_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.json");
+    std::fs::write(&keys, JWT_KEYS).unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let jwks = format!("queues.token.jwks={}", keys.display());
+    let settings = [
+        &users(&folder),
+        jwks.as_str(),
+        "inbox.jwt=true",
+        "queues.token.audience=posthouse",
+        "queues.token.algorithms=HS256",
+    ];
+    let Some(program) = start("*/* = queue q", &settings) else { return };
+    let login = Login {
+        user: "mine".to_owned(),
+        password: "secret".to_owned(),
+        tenant: "my/own".to_owned(),
+        ..Login::default()
+    };
+    let own = Connection::open(program.address, &login).unwrap().channel();
+    own.declare_durable("q", &[]).unwrap();
+    let status = |token: &str, path: &str| {
+        let shown = format!("Bearer {token}");
+        sender(&program).with("Authorization", &shown).post(path, &message(ID).to_string()).status
+    };
+
+    assert_eq!(status(JWT, "/my%2Fown/inbox/"), 201);
+    assert_eq!(status(JWT, "/theirs/inbox/"), 403);
+    assert_eq!(status(JWT_OVER, "/my%2Fown/inbox/"), 401);
+    assert_eq!(status(&format!("{JWT}x"), "/my%2Fown/inbox/"), 401);
+    assert_eq!(status("pht_unheard-of", "/my%2Fown/inbox/"), 401);
+}
+
 #[test]
 fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
     let small = ["inbox.message_bytes_max=64KiB"];

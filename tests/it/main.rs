@@ -26,6 +26,8 @@ mod handshake;
 mod http_requests;
 mod idempotent_publishing;
 mod inbox;
+mod inbox_bounds;
+mod inbox_tls;
 mod messages_over_http;
 mod openapi;
 mod permissions;

@@ -31,6 +31,8 @@ pub struct Program {
     pub websocket: Option<SocketAddr>,
     /// Where its inbox is, if it has one; a restart keeps the port.
     pub inbox: Option<SocketAddr>,
+    /// Where its inbox is over TLS, if it is.
+    pub inbox_tls: Option<SocketAddr>,
 }
 
 impl Program {
@@ -83,6 +85,7 @@ impl Program {
             queues: None,
             websocket: None,
             inbox: None,
+            inbox_tls: None,
         };
         program.wait_until_ready();
         program
@@ -202,6 +205,10 @@ impl Program {
             }
             if let Some(address) = line.strip_prefix("listening inbox ") {
                 self.inbox = Some(address.parse().expect("an address after `listening inbox`"));
+            }
+            if let Some(address) = line.strip_prefix("listening inbox+tls ") {
+                self.inbox_tls =
+                    Some(address.parse().expect("an address after `listening inbox+tls`"));
             }
             if line == "ready" {
                 return;

@@ -12,6 +12,7 @@ pub mod keystone;
 pub mod login;
 pub mod password;
 pub mod secret_file;
+pub mod signature;
 pub mod token_cache;
 pub mod token_file;
 pub mod verifier;

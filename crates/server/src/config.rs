@@ -91,7 +91,7 @@ pub struct Amqp {
     pub tls: Tls,
 }
 
-/// The TLS listeners of the AMQP door.
+/// The TLS listeners of a door.
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// Where; empty is off, and then nothing else here matters.
@@ -312,6 +312,7 @@ impl Config {
     pub fn exposed_files(&self) -> Vec<String> {
         let files = [
             ("amqp.tls.key", self.amqp.tls.key.as_deref()),
+            ("inbox.tls.key", self.inbox.tls.key.as_deref()),
             ("definitions.file", self.definitions_file.as_deref()),
         ];
         let remark = |(option, path): (&str, Option<&Path>)| {

@@ -28,6 +28,7 @@ use crate::door::zaqar::gate::Gate;
 use crate::door::zaqar::http::listener::Door as QueuesDoor;
 use crate::door::zaqar::operation::Operations;
 use crate::figures::Figures;
+use crate::http::Secured;
 use crate::listen::bind;
 use crate::metrics::exposition::Identity;
 use crate::metrics::http::{Endpoint, Observed};
@@ -126,10 +127,12 @@ pub async fn run_on(
     let watching = door.clone();
     serving.spawn(async move { watching.keep_vigil().await });
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
-    listen_amqp(&config, &door, &mut serving, &mut say)?;
+    let mut acceptors = Vec::new();
+    listen_amqp(&config, &door, &mut serving, &mut acceptors, &mut say)?;
     let queues =
         listen_queues(&config, &broker, gate.map(|gate| (gate, defaults)), &mut serving, &mut say)?;
-    listen_inbox(&config, inbox.as_ref(), &mut serving, &mut say)?;
+    listen_inbox(&config, inbox.as_ref(), &mut serving, &mut acceptors, &mut say)?;
+    serving.spawn(reload_on(hangups(), acceptors));
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
     figures.set_ready(true);
     say("ready".to_owned());
@@ -295,6 +298,7 @@ fn listen_amqp(
     config: &Config,
     door: &Door,
     serving: &mut JoinSet<()>,
+    acceptors: &mut Vec<Arc<Acceptor>>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<()> {
     for address in &config.amqp.listen {
@@ -303,11 +307,10 @@ fn listen_amqp(
         serving.spawn(async move { door.serve(&listener).await });
     }
     if config.amqp.tls.listen.is_empty() {
-        serving.spawn(reload_on(hangups(), None));
         return Ok(());
     }
     let acceptor = Arc::new(Acceptor::load(&config.amqp.tls).context("cannot use TLS")?);
-    serving.spawn(reload_on(hangups(), Some(Arc::clone(&acceptor))));
+    acceptors.push(Arc::clone(&acceptor));
     for address in &config.amqp.tls.listen {
         let listener = listen("amqps", *address, say)?;
         let (door, acceptor) = (door.clone(), Arc::clone(&acceptor));
@@ -372,11 +375,12 @@ fn open_inbox(
     logins: Arc<Logins>,
 ) -> anyhow::Result<Option<InboxDoor>> {
     let options = &config.inbox;
-    if options.listen.is_empty() {
+    if !options.is_open() {
         return Ok(None);
     }
     let (broker, alarms) = (Arc::clone(broker), Arc::clone(alarms));
-    let door = InboxDoor::open(broker, alarms, logins, options, &config.auth.default_vhost);
+    let jwts = options.jwt.then_some(&config.queue_access.token);
+    let door = InboxDoor::open(broker, alarms, logins, options, jwts, &config.auth.default_vhost);
     Ok(Some(door.context("cannot open the inbox")?))
 }
 
@@ -384,12 +388,27 @@ fn listen_inbox(
     config: &Config,
     door: Option<&InboxDoor>,
     serving: &mut JoinSet<()>,
+    acceptors: &mut Vec<Arc<Acceptor>>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<()> {
-    for (address, door) in config.inbox.listen.iter().zip(door.into_iter().cycle()) {
+    let Some(door) = door else { return Ok(()) };
+    let options = &config.inbox;
+    for address in &options.listen {
         let listener = listen("inbox", *address, say)?;
         let door = door.clone();
         serving.spawn(async move { match door.serve(&listener).await {} });
+    }
+    if options.tls.listen.is_empty() {
+        return Ok(());
+    }
+    let acceptor = Acceptor::load(&options.tls).context("cannot use TLS for the inbox")?;
+    let acceptor = Arc::new(acceptor);
+    acceptors.push(Arc::clone(&acceptor));
+    let secured = Secured { acceptor, external_login: config.auth.external_login };
+    for address in &options.tls.listen {
+        let listener = listen("inbox+tls", *address, say)?;
+        let (door, secured) = (door.clone(), secured.clone());
+        serving.spawn(async move { match door.serve_tls(&listener, &secured).await {} });
     }
     Ok(())
 }
@@ -444,15 +463,19 @@ fn hangups() -> Option<Signal> {
 
 /// Reads certificates again whenever the process is told to by SIGHUP; for ever. Without certificates there is nothing to
 /// read, but the signal must not end the server, as it would by default.
-async fn reload_on(hangups: Option<Signal>, acceptor: Option<Arc<Acceptor>>) {
+async fn reload_on(hangups: Option<Signal>, acceptors: Vec<Arc<Acceptor>>) {
     let Some(mut hangups) = hangups else { return };
     while hangups.recv().await.is_some() {
-        match acceptor.as_ref().map(|acceptor| acceptor.reload()) {
-            None => tracing::info!("SIGHUP: there are no certificates to read again"),
-            Some(Ok(())) => tracing::info!("certificates were read again"),
-            Some(Err(error)) => {
-                let error = anyhow::Error::new(error);
-                tracing::error!("certificates stay as they were: {error:#}");
+        if acceptors.is_empty() {
+            tracing::info!("SIGHUP: there are no certificates to read again");
+        }
+        for acceptor in &acceptors {
+            match acceptor.reload() {
+                Ok(()) => tracing::info!("certificates were read again"),
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    tracing::error!("certificates stay as they were: {error:#}");
+                }
             }
         }
     }

@@ -5,5 +5,7 @@
 //! [`Received::to_json`] is what an inbox answers. No I/O.
 
 mod document;
+#[cfg(test)]
+mod fuzz;
 
 pub use document::{NAME_BYTES_MAX, Problem, Received};

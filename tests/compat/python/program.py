@@ -34,6 +34,7 @@ class Program:
         self.settings = settings
         self.port = 0
         self.tls_port = 0
+        self.inbox_tls_port = 0
         self.queues = "127.0.0.1:0"
         self.process = None
         self.start()
@@ -63,6 +64,8 @@ class Program:
                 self.port = int(line.rsplit(":", 1)[1])
             if line.startswith("listening amqps "):
                 self.tls_port = int(line.rsplit(":", 1)[1])
+            if line.startswith("listening inbox+tls "):
+                self.inbox_tls_port = int(line.rsplit(":", 1)[1])
             if line.startswith("listening queues "):
                 self.queues = line.rsplit(" ", 1)[1]
             if line == "ready":

@@ -1,10 +1,12 @@
-"""TLS: pika over `amqps`, and clients that are known by their certificates."""
+"""TLS: pika over `amqps`, requests to the inbox over `https`, and clients that are known by their certificates."""
 
 import ssl
 import subprocess
+import uuid
 
 import pika
 import pytest
+import requests
 from conftest import FOREIGN
 from pika.credentials import ExternalCredentials
 
@@ -114,3 +116,47 @@ def test_clear_text_on_the_tls_port_is_dropped(secure):
 
     with pytest.raises(pika.exceptions.AMQPConnectionError):
         pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", program.tls_port, socket_timeout=5))
+
+
+@pytest.fixture
+def inbox(tmp_path, certificates):
+    """Starts the program with an inbox over TLS, and a queue `q` behind it; stops it in the end."""
+    if FOREIGN:
+        pytest.skip("another broker is under test and has no inbox")
+    tls = ["listen=127.0.0.1:0", f"certificate={certificates.path('server.pem')}", f"key={certificates.path('server.key')}"]
+    tls += [f"client_ca={certificates.path('ca.pem')}", "verify=optional"]
+    settings = [f"inbox.tls.{setting}" for setting in tls]
+    settings += ["inbox.routes=*/* = queue q", "auth.external_login=common_name"]
+    program = Program(tmp_path, settings)
+    connection = pika.BlockingConnection(pika.URLParameters(program.url))
+    channel = connection.channel()
+    channel.queue_declare("q", durable=True)
+    yield program, channel
+    connection.close()
+    program.stop()
+
+
+def post(program, certificates, user="", **options):
+    document = {
+        "uuid": str(uuid.uuid4()), "message_source": "shop", "message_type": "orders.placed",
+        "origin_create_time": "2026-11-21T12:00:00Z", "payload": {"total": 1},
+    }
+    url = f"https://{user}localhost:{program.inbox_tls_port}/inbox/"
+    return requests.post(url, json=document, verify=certificates.path("ca.pem"), timeout=60, **options)
+
+
+def test_a_password_reaches_the_inbox_over_tls(inbox, certificates):
+    program, channel = inbox
+
+    answer = post(program, certificates, user="guest:guest@")
+
+    assert (answer.status_code, answer.json()["payload"]) == (201, {"total": 1})
+    assert channel.basic_get("q", auto_ack=True)[2] == b'{"total": 1}'
+
+
+def test_a_client_certificate_is_a_login_at_the_inbox(inbox, certificates):
+    program, _ = inbox
+    files = certificates.path("client.pem"), certificates.path("client.key")
+
+    assert post(program, certificates, cert=files).status_code == 201
+    assert post(program, certificates).status_code == 401

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use server::auth::token_file::{Entries, Entry, make_token};
+use server::auth::token_file::{Entries, Entry, make_secret, make_token};
 use server::clock::time_of_day;
 use server::config::units::parse_duration;
 use server::iso_time;
@@ -55,6 +55,9 @@ struct Create {
     /// Whom it stands for.
     #[arg(long)]
     user: Option<String>,
+    /// Make a secret to sign requests to the inbox with, instead of a token to show. The file has it as it is.
+    #[arg(long, requires = "user")]
+    signing: bool,
     /// How long it is good, such as 30d; without, until it is revoked.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     lifetime: Option<Duration>,
@@ -90,11 +93,21 @@ impl Create {
     fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         let path = &self.file.file;
         let mut entries = if path.exists() { Entries::read(path)? } else { Entries::default() };
-        let (token, sha256) = make_token()?;
+        let (token, sha256, secret) = match self.signing {
+            true => {
+                let secret = make_secret()?;
+                (secret.0.clone(), String::new(), Some(secret))
+            }
+            false => {
+                let (token, sha256) = make_token()?;
+                (token, sha256, None)
+            }
+        };
         let expires = self.lifetime.map(|life| iso_time::format(time_of_day().after(life)));
         entries.tokens.push(Entry {
             name: self.name,
             sha256,
+            secret,
             projects: self.projects,
             user: self.user,
             roles: self.roles,

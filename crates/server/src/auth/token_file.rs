@@ -5,19 +5,21 @@
 //!              "roles": ["member"], "expires": "2027-01-01T00:00:00"}]}
 //! ```
 //!
-//! The tokens have 256 random bits, so a fast hash keeps them as well as a slow one would.
+//! The tokens have 256 random bits, so a fast hash keeps them as well as a slow one would. Instead of `sha256` an entry may
+//! have a `secret`, as it is: whoever has it signs requests and never shows it. Only the inbox takes these.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use delivery::sign::Secret;
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,8 @@ const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest of a token's texts, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
+/// Most secrets: each is tried on a signed request, which is a hash of its body.
+const SIGNERS_MAX: usize = 16;
 /// Most projects or roles of a token.
 const LIST_MAX: usize = 1000;
 
@@ -42,8 +46,12 @@ const LIST_MAX: usize = 1000;
 pub struct Entry {
     /// What people call it; unique.
     pub name: String,
-    /// Of the token, 64 hexadecimal digits.
+    /// Of the token, 64 hexadecimal digits; empty where there is a secret.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
+    /// What requests are signed with, `whsec_…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretText>,
     /// Where it is good; `*` is everywhere.
     pub projects: Vec<String>,
     /// Who it stands for.
@@ -55,6 +63,33 @@ pub struct Entry {
     /// Until when, UTC; none is for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+/// A secret in a file: never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(pub String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A secret and who signs with it.
+#[derive(Debug)]
+pub struct Signer {
+    /// What the requests are signed with.
+    pub secret: Secret,
+    /// Who that is, and where.
+    pub grant: Grant,
+}
+
+/// Who has shown what: tokens by their hashes, and those who sign.
+#[derive(Debug, Default)]
+struct Grants {
+    tokens: HashMap<[u8; 32], Arc<Grant>>,
+    signers: Vec<Arc<Signer>>,
 }
 
 /// A file of tokens.
@@ -147,8 +182,8 @@ impl Entries {
         })
     }
 
-    fn grants(&self, path: &Path) -> Result<HashMap<[u8; 32], Arc<Grant>>, TokenFileError> {
-        let mut grants = HashMap::with_capacity(self.tokens.len());
+    fn grants(&self, path: &Path) -> Result<Grants, TokenFileError> {
+        let mut grants = Grants::default();
         let mut names = HashSet::with_capacity(self.tokens.len());
         for entry in &self.tokens {
             let wrong = |what| TokenFileError::Entry {
@@ -159,8 +194,21 @@ impl Entries {
             if !names.insert(entry.name.as_str()) {
                 return Err(wrong("the name is there twice"));
             }
-            let (hash, grant) = entry.grant().map_err(wrong)?;
-            if grants.insert(hash, Arc::new(grant)).is_some() {
+            let grant = entry.grant().map_err(wrong)?;
+            if let Some(secret) = &entry.secret {
+                let secret = Secret::parse(&secret.0);
+                let secret = secret.map_err(|_| {
+                    wrong("the secret must be `whsec_` and 24 to 64 bytes in base64")
+                })?;
+                grants.signers.push(Arc::new(Signer { secret, grant }));
+                if grants.signers.len() > SIGNERS_MAX {
+                    return Err(wrong("there must be at most 16 secrets"));
+                }
+                continue;
+            }
+            let hash = unhexadecimal(&entry.sha256);
+            let hash = hash.ok_or_else(|| wrong("sha256 must be 64 hexadecimal digits"))?;
+            if grants.tokens.insert(hash, Arc::new(grant)).is_some() {
                 return Err(wrong("another token has the same sha256"));
             }
         }
@@ -169,7 +217,7 @@ impl Entries {
 }
 
 impl Entry {
-    fn grant(&self) -> Result<([u8; 32], Grant), &'static str> {
+    fn grant(&self) -> Result<Grant, &'static str> {
         let plain = |text: &str| {
             (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
         };
@@ -192,14 +240,15 @@ impl Entry {
             Some(text) => Some(iso_time::parse(text).ok_or("expires must be YYYY-MM-DDTHH:MM:SS")?),
             None => None,
         };
-        let hash = unhexadecimal(&self.sha256).ok_or("sha256 must be 64 hexadecimal digits")?;
-        let grant = Grant {
+        if self.secret.is_some() && !self.sha256.is_empty() {
+            return Err("there must be sha256 or secret, not both");
+        }
+        Ok(Grant {
             projects: self.projects.iter().map(|text| text.as_str().into()).collect(),
             user: self.user.as_deref().map(Into::into),
             roles: self.roles.iter().map(|text| text.as_str().into()).collect(),
             expires,
-        };
-        Ok((hash, grant))
+        })
     }
 }
 
@@ -216,6 +265,16 @@ pub fn make_token() -> Result<(String, String), TokenFileError> {
     Ok((token, hash))
 }
 
+/// Makes a secret to sign with.
+///
+/// # Errors
+///
+/// [`TokenFileError::Random`].
+pub fn make_secret() -> Result<SecretText, TokenFileError> {
+    let secret = Secret::random().map_err(|_| TokenFileError::Random)?;
+    Ok(SecretText(secret.reveal()))
+}
+
 /// The tokens of a file that may change while the server runs.
 #[derive(Debug)]
 pub struct TokenFile {
@@ -225,7 +284,7 @@ pub struct TokenFile {
 
 #[derive(Debug)]
 struct State {
-    grants: HashMap<[u8; 32], Arc<Grant>>,
+    grants: Grants,
     seen: Option<Stamp>,
     looked: Instant,
 }
@@ -262,14 +321,30 @@ impl TokenFile {
 
     fn grant_at(&self, token: &str, now: Timestamp, moment: Instant) -> Option<Arc<Grant>> {
         let hash = sha256(token);
+        let state = self.current(moment);
+        // Found by its hash, which says nothing about how much of a guess is right.
+        let grant = state.grants.tokens.get(&hash)?;
+        grant.expires.is_none_or(|expires| now < expires).then(|| Arc::clone(grant))
+    }
+
+    /// Who may have signed a request to this project, at most [`SIGNERS_MAX`]. Looks for changes as [`TokenFile::grant`].
+    #[must_use]
+    pub fn signers(&self, project: &str, now: Timestamp) -> Vec<Arc<Signer>> {
+        let state = self.current(Instant::now());
+        let good = |signer: &&Arc<Signer>| {
+            signer.grant.expires.is_none_or(|expires| now < expires)
+                && signer.grant.caller(Some(project)).is_ok()
+        };
+        state.grants.signers.iter().filter(good).cloned().collect()
+    }
+
+    fn current(&self, moment: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if moment.saturating_duration_since(state.looked) >= LOOK {
             state.looked = moment;
             self.follow(&mut state);
         }
-        // Found by its hash, which says nothing about how much of a guess is right.
-        let grant = state.grants.get(&hash)?;
-        grant.expires.is_none_or(|expires| now < expires).then(|| Arc::clone(grant))
+        state
     }
 
     fn follow(&self, state: &mut State) {
@@ -280,7 +355,8 @@ impl TokenFile {
         state.seen = seen;
         match Entries::read(&self.path).and_then(|entries| entries.grants(&self.path)) {
             Ok(grants) => {
-                tracing::info!(tokens = grants.len(), "the token file was read again");
+                let (tokens, signers) = (grants.tokens.len(), grants.signers.len());
+                tracing::info!(tokens, signers, "the token file was read again");
                 state.grants = grants;
             }
             Err(error) => {
@@ -330,6 +406,7 @@ mod tests {
         Entry {
             name: name.to_owned(),
             sha256: sha256.to_owned(),
+            secret: None,
             projects: vec!["p".to_owned()],
             user: Some("ann".to_owned()),
             roles: vec!["member".to_owned()],
@@ -354,6 +431,26 @@ mod tests {
         assert!(token.starts_with(PREFIX) && token.len() == 47);
         assert!(!fs::read_to_string(&path).unwrap().contains(&token));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_secret_is_found_by_its_project_until_it_expires_and_is_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.json");
+        let text = Secret::random().unwrap().reveal();
+        let secret = Some(SecretText(text.clone()));
+        let signer = Entry { secret, sha256: String::new(), ..entry("s", "") };
+        Entries { tokens: vec![signer] }.write(&path).unwrap();
+
+        let file = TokenFile::open(&path).unwrap();
+
+        let found = file.signers("p", NOW);
+        assert_eq!((found.len(), found[0].secret.reveal()), (1, text.clone()));
+        assert_eq!(found[0].grant.user.as_deref(), Some("ann"));
+        assert!(file.signers("p", NOW.after(LOOK)).is_empty());
+        assert!(file.signers("q", NOW).is_empty());
+        assert!(file.grant(&text, NOW).is_none() && file.grant("", NOW).is_none());
+        assert!(!format!("{:?}", Entries::read(&path).unwrap()).contains(&text));
     }
 
     #[test]
@@ -395,6 +492,19 @@ mod tests {
         };
 
         assert!(refused(|e| e.sha256.push('0')).contains("sha256"));
+        assert!(refused(|e| e.sha256.clear()).contains("sha256"));
+        let secret = |text: &str| Some(SecretText(text.to_owned()));
+        let good = Secret::from_bytes(vec![7; 24]).unwrap().reveal();
+        let both = Entry { secret: secret(&good), ..entry("t", &hash) };
+        let short = Entry { secret: secret("whsec_AAAA"), ..entry("t", "") };
+        for (bad, what) in [(both, "not both"), (short, "24 to 64 bytes")] {
+            let error = Entries { tokens: vec![bad] }.grants(Path::new("f")).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        let many =
+            (0..=SIGNERS_MAX).map(|n| Entry { secret: secret(&good), ..entry(&n.to_string(), "") });
+        let error = Entries { tokens: many.collect() }.grants(Path::new("f")).unwrap_err();
+        assert!(error.to_string().contains("at most 16"), "{error}");
         assert!(refused(|e| e.projects.clear()).contains("projects"));
         assert!(refused(|e| e.roles.push("a\nb".to_owned())).contains("control"));
         assert!(refused(|e| e.expires = Some("soon".to_owned())).contains("expires"));

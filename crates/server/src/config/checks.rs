@@ -71,7 +71,7 @@ fn read_amqp(r: &mut Reader<'_>) -> Amqp {
         ),
         message_bytes_max: r.bytes("amqp.message_bytes_max", 1..=MESSAGE_BYTES_CEILING),
         connections_max: r.number("amqp.connections_max", 1..=10_000_000),
-        tls: read_tls(r),
+        tls: read_tls(r, "amqp.tls"),
     }
 }
 
@@ -97,31 +97,34 @@ fn parse_version(value: &Value) -> Result<String, String> {
     }
 }
 
-fn read_tls(r: &mut Reader<'_>) -> Tls {
+/// The TLS listeners of the door whose options are in this table.
+pub(super) fn read_tls(r: &mut Reader<'_>, table: &str) -> Tls {
     let verify = [
         ("none", ClientVerify::None),
         ("optional", ClientVerify::Optional),
         ("required", ClientVerify::Required),
     ];
+    let option = |name: &str| format!("{table}.{name}");
     let tls = Tls {
-        listen: r.addresses("amqp.tls.listen"),
-        certificate: r.path("amqp.tls.certificate"),
-        key: r.path("amqp.tls.key"),
-        client_ca: r.path("amqp.tls.client_ca"),
-        verify: r.choice("amqp.tls.verify", &verify, ClientVerify::None),
+        listen: r.addresses(&option("listen")),
+        certificate: r.path(&option("certificate")),
+        key: r.path(&option("key")),
+        client_ca: r.path(&option("client_ca")),
+        verify: r.choice(&option("verify"), &verify, ClientVerify::None),
         handshake_timeout: r.duration(
-            "amqp.tls.handshake_timeout",
+            &option("handshake_timeout"),
             Duration::from_millis(100)..=Duration::from_secs(60),
         ),
     };
     if !tls.listen.is_empty() && tls.certificate.is_none() {
-        r.refuse("amqp.tls.certificate", "must be set where amqp.tls.listen is");
+        r.refuse(&option("certificate"), &format!("must be set where {table}.listen is"));
     }
     if !tls.listen.is_empty() && tls.key.is_none() {
-        r.refuse("amqp.tls.key", "must be set where amqp.tls.listen is");
+        r.refuse(&option("key"), &format!("must be set where {table}.listen is"));
     }
     if tls.verify != ClientVerify::None && tls.client_ca.is_none() {
-        r.refuse("amqp.tls.client_ca", "must be set where amqp.tls.verify is not \"none\"");
+        let what = format!("must be set where {table}.verify is not \"none\"");
+        r.refuse(&option("client_ca"), &what);
     }
     tls
 }

@@ -1,19 +1,45 @@
 //! Bodies of requests: refused by their length before they are read, read within a time, never kept beyond a bound.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How much of a refused body is read and thrown away, so that the client reads the answer instead of a reset.
 const DRAIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Bytes of each body that [`BodyMemory`] does not count: every connection has such a buffer in any case, and small bodies
+/// must come through while large ones take all there is.
+const UNCOUNTED_BYTES: u64 = 64 * 1024;
+
+/// Memory for all bodies of a door that are being read or worked on. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    /// So many bytes.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).ok()?;
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).ok()
+    }
+}
 
 /// A body that nobody has read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
     incoming: Incoming,
+    memory: Option<BodyMemory>,
+    /// What the body has of it, until it is dropped.
+    reserved: Option<OwnedSemaphorePermit>,
     length: Option<u64>,
     timeout: Duration,
     /// The client waits to be told to send it (`Expect: 100-continue`).
@@ -25,6 +51,8 @@ pub(crate) struct Unread {
 pub(crate) enum BodyError {
     /// It has more bytes than it may. What came of it was thrown away.
     TooLarge,
+    /// There is no memory for it while so many others are being read.
+    NoMemory,
     /// It did not come within this time.
     Late(Duration),
     /// It ended early, or is not what HTTP allows.
@@ -37,7 +65,15 @@ impl Unread {
         let length = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.trim().parse().ok());
-        Self { incoming, length, timeout, waits: headers.contains_key(EXPECT) }
+        let waits = headers.contains_key(EXPECT);
+        Self { incoming, memory: None, reserved: None, length, timeout, waits }
+    }
+
+    /// The same, in a memory that it shares. What it takes of it is counted as it comes, never as it is announced, and
+    /// is free again when this is dropped.
+    pub(crate) fn within(mut self, memory: &BodyMemory) -> Self {
+        self.memory = Some(memory.clone());
+        self
     }
 
     /// What the client says that it sends; `None` in HTTP's chunks, and where there is no body.
@@ -56,19 +92,58 @@ impl Unread {
             return Err(BodyError::TooLarge);
         }
         let timeout = self.timeout;
-        let collecting = collect(&mut self.incoming, bytes_max);
-        match tokio::time::timeout(timeout, collecting).await {
-            Ok(Ok(Some(bytes))) => Ok(bytes),
-            Ok(Ok(None)) => {
-                self.drain().await;
-                Err(BodyError::TooLarge)
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a request's body ended early");
-                Err(BodyError::Broken)
-            }
+        let collected = match tokio::time::timeout(timeout, self.collect(bytes_max)).await {
+            Ok(collected) => collected,
             Err(_) => Err(BodyError::Late(timeout)),
+        };
+        if collected.is_err() {
+            self.reserved = None;
         }
+        if let Err(BodyError::TooLarge | BodyError::NoMemory) = collected {
+            self.drain().await;
+        }
+        collected
+    }
+
+    /// All frames together, until they are too much; one frame alone is not copied.
+    async fn collect(&mut self, bytes_max: u64) -> Result<Bytes, BodyError> {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(frame) = self.incoming.frame().await {
+            let frame = frame.map_err(|error| {
+                tracing::debug!(%error, "a request's body ended early");
+                BodyError::Broken
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            let bytes = (first.len() + all.len() + data.len()) as u64;
+            if bytes > bytes_max {
+                return Err(BodyError::TooLarge);
+            }
+            self.reserve(bytes)?;
+            if first.is_empty() && all.is_empty() {
+                first = data;
+                continue;
+            }
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    }
+
+    /// Has memory for so many bytes in all.
+    fn reserve(&mut self, bytes: u64) -> Result<(), BodyError> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let has = self.reserved.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wants = bytes.saturating_sub(UNCOUNTED_BYTES).saturating_sub(has as u64);
+        if wants == 0 {
+            return Ok(());
+        }
+        let more = memory.take(wants).ok_or(BodyError::NoMemory)?;
+        match &mut self.reserved {
+            Some(reserved) => reserved.merge(more),
+            None => self.reserved = Some(more),
+        }
+        Ok(())
     }
 
     /// Reads and throws away what the client is sending, up to a bound and within the time for bodies.
@@ -89,23 +164,4 @@ impl Unread {
         // Over the bound or time the connection is closed by whoever serves it, as its body is not over.
         drop(tokio::time::timeout(self.timeout, draining).await);
     }
-}
-
-/// All frames together, or `None` as soon as they are too much; one frame alone is not copied.
-async fn collect(incoming: &mut Incoming, bytes_max: u64) -> Result<Option<Bytes>, hyper::Error> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if (first.len() + all.len() + data.len()) as u64 > bytes_max {
-            return Ok(None);
-        }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        all.extend_from_slice(&std::mem::take(&mut first));
-        all.extend_from_slice(&data);
-    }
-    Ok(Some(if all.is_empty() { first } else { all.freeze() }))
 }

@@ -11,24 +11,45 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Answer;
+use super::patience::Patient;
+use crate::config::ExternalLogin;
 use crate::listen::{Slot, Slots, accept_each};
+use crate::tls::{Acceptor, certificate_user};
 
 /// What connections may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// How many may be open over all listeners; further ones are closed at once.
     pub(crate) connections_max: usize,
-    /// Between two requests, and for a request's head.
+    /// Between two requests, for a request's head, and for a client to take something of an answer.
     pub(crate) idle_timeout: Duration,
     /// Bytes of a request's head, and of a body's part that is read at once.
     pub(crate) buffer_bytes_max: usize,
     /// Headers of a request.
     pub(crate) headers_max: usize,
+}
+
+/// How connections of a listener are secured.
+#[derive(Debug, Clone)]
+pub(crate) struct Secured {
+    pub(crate) acceptor: Arc<Acceptor>,
+    /// What the user of a client's certificate is called.
+    pub(crate) external_login: ExternalLogin,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_secured: bool,
+    /// The user that its certificate stands for.
+    pub(crate) user: Option<String>,
 }
 
 /// The connections of one service. Cheap to clone.
@@ -80,6 +101,37 @@ impl Connections {
         .await
     }
 
+    /// As [`Connections::serve`], over TLS.
+    pub(crate) async fn serve_tls<S>(
+        &self,
+        listener: &TcpListener,
+        secured: &Secured,
+        each: impl Fn(Peer, Arc<Slot>) -> S + Clone + Send + 'static,
+    ) -> Infallible
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
+        S::Future: Send,
+    {
+        accept_each(listener, &self.slots, |stream, address, slot| {
+            let (connections, secured) = (self.clone(), secured.clone());
+            let (each, slot) = (each.clone(), Arc::new(slot));
+            drop(tokio::spawn(async move {
+                let stream = match secured.acceptor.accept(stream).await {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        let error = anyhow::Error::new(error);
+                        tracing::debug!(service = connections.name, peer = %address, "{error:#}");
+                        return;
+                    }
+                };
+                let user = certificate_user(&stream, secured.external_login);
+                let service = each(Peer { address, is_secured: true, user }, Arc::clone(&slot));
+                connections.serve_one(stream, address, service, slot).await;
+            }));
+        })
+        .await
+    }
+
     /// Asks connections to end after the request that they are at, and waits for them at most `patience`.
     pub(crate) async fn stop(&self, patience: Duration) {
         self.stopping.send_replace(true);
@@ -93,8 +145,9 @@ impl Connections {
         }
     }
 
-    async fn serve_one<S>(self, stream: TcpStream, peer: SocketAddr, service: S, slot: Arc<Slot>)
+    async fn serve_one<I, S>(self, stream: I, peer: SocketAddr, service: S, slot: Arc<Slot>)
     where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
         S::Future: Send,
     {
@@ -103,8 +156,7 @@ impl Connections {
             .header_read_timeout(self.bounds.idle_timeout)
             .max_buf_size(self.bounds.buffer_bytes_max)
             .max_headers(self.bounds.headers_max)
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patient::new(stream, self.bounds.idle_timeout)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let mut stopping = self.stopping.subscribe();

@@ -22,6 +22,7 @@ mod rabbitmq;
 mod receiving;
 mod recorder;
 mod relaying;
+mod secured;
 mod sending;
 mod server;
 mod server_inbox;

@@ -50,7 +50,26 @@ pub(super) fn properties(received: &Received) -> Result<Vec<u8>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    #[test]
+    fn every_document_of_the_corpus_becomes_properties_that_can_be_read() {
+        let folder = [env!("CARGO_MANIFEST_DIR"), "..", "..", "fuzz", "corpus", "inbox_document"];
+        let inputs = std::fs::read_dir(folder.iter().collect::<PathBuf>()).unwrap();
+        let inputs = inputs.map(|input| std::fs::read(input.unwrap().path()).unwrap());
+
+        let received: Vec<_> = inputs.filter_map(|input| Received::read(&input).ok()).collect();
+
+        assert!(received.len() > 4);
+        for received in received {
+            let encoded = properties(&received).unwrap();
+            let decoded = Properties::decode(&encoded).unwrap();
+            assert_eq!(decoded.kind, Some(received.topic.as_str()));
+            assert_eq!(decoded.app_id, Some(received.source.as_str()));
+        }
+    }
 
     #[test]
     fn a_document_becomes_what_a_relay_publishes() {

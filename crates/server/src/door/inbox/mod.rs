@@ -21,3 +21,4 @@ mod sender;
 mod service;
 
 pub use service::Counters;
+pub(crate) use service::HEAD_BYTES_MAX;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::BrokerError;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use posthouse_message_box::Problem;
 use serde_json::json;
 
@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     Type(String),
     /// 500: nobody takes such messages; an operator has to do something.
     Nowhere(String),
+    /// 503: in moments, when less is being read.
+    Busy,
     /// 503: later perhaps.
     Unavailable(String),
 }
@@ -63,11 +65,11 @@ impl Refusal {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Type(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Nowhere(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    /// The answer. There is no `Retry-After`: senders have a schedule of their own, which ends later.
+    /// The answer. `Retry-After` only says that moments are enough: otherwise senders have a schedule of their own.
     pub(super) fn answer(&self) -> Answer {
         let body = match self {
             Self::Document(problem) => problem.to_json(),
@@ -84,6 +86,9 @@ impl Refusal {
             Self::Method => {
                 headers.insert(ALLOW, HeaderValue::from_static("POST"));
             }
+            Self::Busy => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
             _ => {}
         }
         answer
@@ -99,6 +104,7 @@ impl Refusal {
             Self::Unknown => {
                 "Authentication credentials were not provided or are wrong.".to_owned()
             }
+            Self::Busy => "Too many large bodies are being read.".to_owned(),
             Self::Elsewhere => {
                 "Not found. There are /inbox/ and /TENANT/inbox/, the tenant percent-encoded."
                     .to_owned()

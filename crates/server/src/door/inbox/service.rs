@@ -1,6 +1,5 @@
 //! A request's way: the checks in their order, then the publish.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +14,14 @@ use posthouse_message_box::Received;
 use super::message;
 use super::refusal::Refusal;
 use super::route::Route;
-use super::sender::Senders;
+use super::sender::{Peer, Senders, Shown};
 use crate::alarms::Alarms;
+use crate::auth::signature::Signature;
 use crate::http::answer::{Answer, json};
-use crate::http::{BodyError, Unread};
+use crate::http::{BodyError, BodyMemory, Unread};
 
 /// Bytes of a document beside its payload.
-const HEAD_BYTES_MAX: u64 = 8 * 1024;
+pub(crate) const HEAD_BYTES_MAX: u64 = 8 * 1024;
 
 /// Longest routing key: AMQP's short strings.
 const KEY_BYTES_MAX: usize = 255;
@@ -51,6 +51,7 @@ pub(super) struct Service {
     pub(super) routes: Vec<Route>,
     pub(super) payload_bytes_max: u64,
     pub(super) body_timeout: Duration,
+    pub(super) body_memory: BodyMemory,
     pub(super) counters: Counters,
 }
 
@@ -59,6 +60,17 @@ pub(super) struct Service {
 pub(super) struct Desk {
     access: Access,
     publisher: Publisher,
+}
+
+/// Who has passed the checks before the body.
+#[derive(Debug)]
+enum Admitted {
+    Desk(Desk),
+    /// Who that is turns out with the body.
+    Signed {
+        signature: Signature,
+        tenant: String,
+    },
 }
 
 /// Where a connection keeps its desk while no request is at it.
@@ -76,13 +88,14 @@ impl Service {
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Peer,
         kept: &Kept,
     ) -> Answer {
         let (head, incoming) = request.into_parts();
-        let mut body = Unread::new(incoming, &head.headers, self.body_timeout);
+        let body = Unread::new(incoming, &head.headers, self.body_timeout);
+        let mut body = body.within(&self.body_memory);
         let outcome = match self.admit(&head, peer, kept).await {
-            Ok(desk) => self.receive(desk, &mut body, kept).await,
+            Ok(admitted) => self.receive(admitted, &mut body, peer, kept).await,
             Err(refusal) => {
                 body.drain().await;
                 Err(refusal)
@@ -98,23 +111,28 @@ impl Service {
     }
 
     /// The checks before the body.
-    async fn admit(&self, head: &Parts, peer: IpAddr, kept: &Kept) -> Result<Desk, Refusal> {
+    async fn admit(&self, head: &Parts, peer: &Peer, kept: &Kept) -> Result<Admitted, Refusal> {
         let tenant = self.senders.tenant(head.uri.path()).ok_or(Refusal::Elsewhere)?;
         if head.method != Method::POST {
             return Err(Refusal::Method);
         }
-        let user = self.senders.user(&head.headers, &tenant, peer).await?;
+        let shown = self.senders.shown(&head.headers, &tenant, peer).await?;
         check_types(&head.headers)?;
         if self.alarms.raised().any() {
             let reason = self.alarms.raised().reason();
             return Err(Refusal::Unavailable(format!("The broker is {reason}.")));
         }
-        let idle = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.desk(idle, &user, &tenant)
+        Ok(match shown {
+            Shown::User(user) => Admitted::Desk(self.desk(kept, &user, &tenant)?),
+            Shown::Signature(signature) => {
+                Admitted::Signed { signature, tenant: tenant.into_owned() }
+            }
+        })
     }
 
     /// The desk that is there, if it is the user's in this tenant, or a new one.
-    fn desk(&self, idle: Option<Desk>, user: &str, tenant: &str) -> Result<Desk, Refusal> {
+    fn desk(&self, kept: &Kept, user: &str, tenant: &str) -> Result<Desk, Refusal> {
+        let idle = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let own = idle.filter(|Desk { access, .. }| {
             access.user_name() == user && access.tenant_name() == tenant && access.is_valid()
         });
@@ -137,15 +155,22 @@ impl Service {
     /// Reads the document, publishes it, and waits until it is durable; the document again.
     async fn receive(
         &self,
-        mut desk: Desk,
+        admitted: Admitted,
         body: &mut Unread,
+        peer: &Peer,
         kept: &Kept,
     ) -> Result<String, Refusal> {
-        let received = {
-            let bytes = body.read(self.payload_bytes_max + HEAD_BYTES_MAX).await;
-            Received::read(&bytes.map_err(|error| self.unread(&error))?)
-                .map_err(Refusal::Document)?
+        let bytes = body.read(self.payload_bytes_max + HEAD_BYTES_MAX).await;
+        let bytes = bytes.map_err(|error| self.unread(&error))?;
+        let mut desk = match admitted {
+            Admitted::Desk(desk) => desk,
+            Admitted::Signed { signature, tenant } => {
+                let user = self.senders.signer(signature, bytes.clone(), &tenant, peer).await?;
+                self.desk(kept, &user, &tenant)?
+            }
         };
+        let received = Received::read(&bytes).map_err(Refusal::Document)?;
+        drop(bytes);
         if received.payload.get().len() as u64 > self.payload_bytes_max {
             return Err(Refusal::TooLarge(self.payload_bytes_max));
         }
@@ -212,6 +237,7 @@ impl Service {
     fn unread(&self, error: &BodyError) -> Refusal {
         match error {
             BodyError::TooLarge => Refusal::TooLarge(self.payload_bytes_max),
+            BodyError::NoMemory => Refusal::Busy,
             BodyError::Late(timeout) => Refusal::Late(*timeout),
             BodyError::Broken => Refusal::Unreadable("The body could not be read.".to_owned()),
         }
@@ -220,7 +246,7 @@ impl Service {
     fn count(&self, refusal: &Refusal) {
         let counter = match refusal {
             Refusal::Nowhere(_) => &self.counters.unroutable,
-            Refusal::Unavailable(_) => &self.counters.unavailable,
+            Refusal::Unavailable(_) | Refusal::Busy => &self.counters.unavailable,
             _ => &self.counters.refused,
         };
         counter.add(1);

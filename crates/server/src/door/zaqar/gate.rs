@@ -339,6 +339,7 @@ mod tests {
         let entry = token_file::Entry {
             name: "t".to_owned(),
             sha256,
+            secret: None,
             projects: vec!["p".to_owned()],
             user: None,
             roles: vec!["reader".to_owned()],

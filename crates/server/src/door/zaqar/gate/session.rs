@@ -126,6 +126,7 @@ mod tests {
         Entry {
             name: "t".to_owned(),
             sha256: sha256.to_owned(),
+            secret: None,
             projects: vec!["p".to_owned()],
             user: None,
             roles: Vec::new(),

@@ -49,6 +49,11 @@ impl Unread {
             Ok(bytes) => Ok(Body { bytes, given: true }),
             Err(BodyError::TooLarge) => Err(too_large()),
             Err(BodyError::Broken) => Err(Problem::body("Request body could not be read.")),
+            Err(BodyError::NoMemory) => Err(Problem::new(
+                503,
+                "Service temporarily unavailable",
+                "Too many large bodies are being read. Please try again in a few seconds.",
+            )),
             Err(BodyError::Late(timeout)) => Err(Problem::new(
                 408,
                 "Request Timeout",
