@@ -77,6 +77,17 @@ pub enum PublishError {
         /// Whether it had been written to a connection.
         sent: bool,
     },
+    /// No confirm in time, as [`PublishError::Timeout`], and the broker had said that it takes no messages for now: it is
+    /// low on memory or disk.
+    #[error("the broker takes no messages for now ({reason}); no confirm within {within:?}; the message {}", if *.sent { "may have arrived" } else { "was withdrawn" })]
+    Blocked {
+        /// The broker's words.
+        reason: Arc<str>,
+        /// How long was waited.
+        within: Duration,
+        /// Whether it had been written to a connection.
+        sent: bool,
+    },
     /// The client was closed. If the message was sent before, it may have arrived.
     #[error("the client is closed")]
     Closed,
@@ -92,7 +103,10 @@ impl PublishError {
     /// Whether the same message may be accepted later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Refused | Self::BufferFull { .. } | Self::Timeout { .. })
+        matches!(
+            self,
+            Self::Refused | Self::BufferFull { .. } | Self::Timeout { .. } | Self::Blocked { .. }
+        )
     }
 }
 

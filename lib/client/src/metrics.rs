@@ -36,6 +36,8 @@ pub struct Metrics {
     pub connections: Counter,
     /// Whether the connection stands (1) or not (0), for each of the application's connections together.
     pub connected: Gauge<i64, AtomicI64>,
+    /// Of those, how many the broker has told to send no messages for now.
+    pub blocked: Gauge<i64, AtomicI64>,
     /// Calls of handlers, by queue: one per attempt at a message, or at a batch of them.
     pub attempts: Family<QueueLabel, Counter>,
     /// Messages handled well.
@@ -61,6 +63,7 @@ impl Default for Metrics {
             refused: Counter::default(),
             connections: Counter::default(),
             connected: Gauge::default(),
+            blocked: Gauge::default(),
             attempts: Family::default(),
             acked: Family::default(),
             retried: Family::default(),
@@ -87,6 +90,8 @@ impl Metrics {
             registry.register(name, help, counter.clone());
         }
         registry.register("connected", "connections that stand", self.connected.clone());
+        let help = "connections on which the broker takes no messages for now";
+        registry.register("blocked", help, self.blocked.clone());
         let families = [
             ("attempts", "calls of handlers", &self.attempts),
             ("acked", "messages handled well", &self.acked),

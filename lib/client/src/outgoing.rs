@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use posthouse_amqp::encode::{content_bytes, encode_body, encode_content_header};
@@ -76,8 +77,8 @@ struct State {
     /// The delivery tag of the front entry on the present channel.
     front_tag: u64,
     link: Link,
-    /// The broker asked for a pause.
-    blocked: bool,
+    /// The broker asked for a pause, for this reason.
+    blocked: Option<Arc<str>>,
     /// So many entries are sent one by one, because one of them had the channel closed.
     suspects: usize,
     /// Bad news for those who still have the [`Confirm`].
@@ -111,7 +112,7 @@ impl Outgoing {
             sent: 0,
             front_tag: 1,
             link: Link::Away,
-            blocked: false,
+            blocked: None,
             suspects: 0,
             failures: HashMap::new(),
         };
@@ -168,7 +169,7 @@ impl Outgoing {
     pub(crate) fn fill(&self, channel: u16, out: &mut Vec<u8>, frame_max: u32, bytes: usize) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.link != Link::Up || state.blocked {
+        if state.link != Link::Up || state.blocked.is_some() {
             return;
         }
         while out.len() < bytes && state.sent < state.entries.len() {
@@ -229,8 +230,8 @@ impl Outgoing {
         if state.link == Link::Up {
             state.link = Link::Away;
         }
-        state.blocked = false;
         drop(state);
+        self.set_blocked(None);
         self.progress.notify_waiters();
     }
 
@@ -301,9 +302,23 @@ impl Outgoing {
     }
 
     /// The broker asks for a pause, or ends it.
-    pub(crate) fn set_blocked(&self, blocked: bool) {
-        self.lock().blocked = blocked;
+    /// The broker takes no messages for a reason, or takes them again.
+    pub(crate) fn set_blocked(&self, reason: Option<&str>) {
+        let before = std::mem::replace(&mut self.lock().blocked, reason.map(Into::into));
+        match (before, reason) {
+            (None, Some(_)) => drop(self.metrics.blocked.inc()),
+            (Some(_), None) => drop(self.metrics.blocked.dec()),
+            _ => {}
+        }
         self.work.notify_one();
+    }
+
+    /// Why a message has no confirm after so long.
+    pub(crate) fn late(&self, within: Duration, sent: bool) -> PublishError {
+        match &self.lock().blocked {
+            None => PublishError::Timeout { within, sent },
+            Some(reason) => PublishError::Blocked { reason: Arc::clone(reason), within, sent },
+        }
     }
 
     /// Nothing will be sent any more: everybody who waits is told.
@@ -444,8 +459,6 @@ fn message_id(properties: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn outgoing(messages_max: usize) -> Arc<Outgoing> {

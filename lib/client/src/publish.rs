@@ -236,9 +236,10 @@ impl Publish {
         draft.message_id = Some(message_id.clone());
         let packet = draft.packet(String::new)?;
         let within = self.timeout;
-        let put = tokio::time::timeout(within, self.link.outgoing.put(packet));
+        let outgoing = &self.link.outgoing;
+        let put = tokio::time::timeout(within, outgoing.put(packet)).await;
         // Not taken in time, it is nowhere.
-        let confirm = put.await.unwrap_or(Err(PublishError::Timeout { within, sent: false }))?;
+        let confirm = put.unwrap_or_else(|_| Err(outgoing.late(within, false)))?;
         confirm.within(within).await?;
         Ok(Published { message_id })
     }

@@ -270,9 +270,9 @@ impl Session<'_> {
             Method::BasicCancel(cancel) => self.cancelled_by_broker(channel, cancel),
             Method::ConnectionBlocked(blocked) => {
                 tracing::warn!(reason = blocked.reason, "the broker takes no messages for now");
-                self.lasting.outgoing.set_blocked(true);
+                self.lasting.outgoing.set_blocked(Some(blocked.reason));
             }
-            Method::ConnectionUnblocked(_) => self.lasting.outgoing.set_blocked(false),
+            Method::ConnectionUnblocked(_) => self.lasting.outgoing.set_blocked(None),
             other => self.answered(channel, &other),
         }
     }

@@ -36,7 +36,7 @@ impl Confirm {
             return outcome;
         }
         let sent = self.outgoing.withdraw(self.sequence);
-        Err(PublishError::Timeout { within: timeout, sent })
+        Err(self.outgoing.late(timeout, sent))
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod batches;
+mod blocking;
 #[path = "../../../outbox/tests/it/broken_commit.rs"]
 mod broken_commit;
 mod broker;
