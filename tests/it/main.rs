@@ -52,6 +52,7 @@ mod token_command;
 mod token_isolation;
 mod transactions;
 mod webhook_answers;
+mod webhook_settling;
 mod webhooks;
 mod websocket_hostile;
 mod websocket_isolation;

@@ -161,6 +161,57 @@ fn no_route_shows_or_changes_what_another_project_has() {
 }
 
 #[test]
+fn what_no_policy_rules_shows_nothing_or_has_its_right_in_the_path() {
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let document = Http::new(&program).get("/openapi.json").json();
+    let mut open: Vec<String> = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            if operation["x-policy-rule"].is_null() {
+                open.push(format!("{method} {path}"));
+            }
+        }
+    }
+    open.sort();
+
+    let expected = ["get /", "get /openapi.json", "get /v2/", "post /v2/settle/{token}"];
+    assert_eq!(open, expected, "a new one needs a test of who may use it");
+}
+
+#[test]
+fn an_address_to_settle_at_is_of_no_use_for_another_projects_message() {
+    let settings = ["delivery.settle_url=http://127.0.0.1", "queues.policy=open"];
+    let Some(program) = Broker::start_own_with(WHY, &settings) else { return };
+    let projects = ["own", "other"].map(|project| {
+        let taking = (0..9).map(|_| it::Answer::status(202)).collect::<Vec<_>>();
+        let receiver = it::Receiver::answering(taking.into_iter());
+        let mut http = Http::new(&program).with("X-Project-Id", project);
+        let options = json!({"form": "request", "settle_within": 3600});
+        let body = json!({"subscriber": receiver.url(), "options": options}).to_string();
+        assert_eq!(http.post("/v2/queues/q/subscriptions", &body).status, 201);
+        let body = json!({"messages": [{"ttl": 9000, "body": CANARY}]}).to_string();
+        assert_eq!(http.post("/v2/queues/q/messages", &body).status, 201);
+        let request = receiver.next();
+        let url = request.exact_header("posthouse-ack-url").strip_prefix("http://127.0.0.1");
+        (http, url.unwrap().to_owned(), receiver)
+    });
+    let [(mut own, own_path, _own), (_, other_path, _other)] = projects;
+
+    // Names and signatures of both, put together in every way, by whoever says that they are the own project.
+    let names = "/v2/settle/".len() + 56;
+    for (named, signed) in [(&other_path, &own_path), (&own_path, &other_path)] {
+        let forged = [named.split_at(names).0, signed.split_at(names).1].concat();
+        let refused = own.post(&forged, "");
+        assert_eq!(refused.status, 404);
+        assert!(!String::from_utf8_lossy(&refused.body).contains(CANARY));
+    }
+    // The right is the address, and not who says what project they are of.
+    assert_eq!(own.post(&other_path, "").status, 204);
+    assert_eq!(own.post(&other_path, "").status, 410);
+    assert_eq!(own.post(&own_path, "").status, 204);
+}
+
+#[test]
 fn every_route_asks_the_policy_and_nobody_comes_in_without_a_project() {
     let folder = tempfile::tempdir().unwrap();
     let policy = folder.path().join("policy.yaml");

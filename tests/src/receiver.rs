@@ -24,7 +24,9 @@ pub struct Webhook {
     pub at: Instant,
     /// Its body.
     pub body: Value,
+    /// In lower case.
     head: String,
+    as_it_came: String,
 }
 
 /// How a receiver answers.
@@ -79,17 +81,22 @@ impl Receiver {
 
     /// Answers each request with the next of some answers, then 200, each on a connection of its own.
     #[must_use]
-    pub fn answering(answers: impl Iterator<Item = Answer> + Send + 'static) -> Self {
+    pub fn answering(mut answers: impl Iterator<Item = Answer> + Send + 'static) -> Self {
+        Self::heeding(move |_| answers.next().unwrap_or_else(|| Answer::status(200)))
+    }
+
+    /// Answers each request with what a function makes of it, each on a connection of its own.
+    #[must_use]
+    pub fn heeding(mut answer: impl FnMut(&Webhook) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::channel();
         thread::spawn(move || {
-            let mut answers = answers;
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 let Some(request) = read(&mut stream) else { continue };
-                let answer = answers.next().unwrap_or_else(|| Answer::status(200));
+                let answer = answer(&request);
                 // Whoever was killed does not wait for it.
                 drop(stream.write_all(&answer.bytes()));
                 if sender.send(request).is_err() {
@@ -127,6 +134,16 @@ impl Webhook {
         value.unwrap_or_else(|| panic!("{name} is missing: {}", self.head))
     }
 
+    /// A header as it came; the name is in lower case.
+    #[must_use]
+    pub fn exact_header(&self, name: &str) -> &str {
+        let of_name =
+            |line: &'_ str| line.split_once(": ").is_some_and(|it| it.0.eq_ignore_ascii_case(name));
+        let line = self.as_it_came.lines().find(|line| of_name(line));
+        line.and_then(|line| line.split_once(": "))
+            .map_or_else(|| panic!("{name} is missing: {}", self.as_it_came), |found| found.1)
+    }
+
     /// The request's first line, in lower case.
     #[must_use]
     pub fn line(&self) -> &str {
@@ -144,7 +161,8 @@ fn read(stream: &mut TcpStream) -> Option<Webhook> {
         if let Some((head, body)) = text.split_once("\r\n\r\n")
             && let Ok(body) = serde_json::from_str(body)
         {
-            return Some(Webhook { at: Instant::now(), body, head: head.to_lowercase() });
+            let (as_it_came, head) = (head.to_owned(), head.to_lowercase());
+            return Some(Webhook { at: Instant::now(), body, head, as_it_came });
         }
     }
 }

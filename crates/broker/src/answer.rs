@@ -11,20 +11,20 @@ use std::sync::Arc;
 use model::permission::Verb;
 use model::{Address, Message, Ticket, Timestamp};
 use posthouse_amqp::properties::Properties;
-use store::{Commit, Handout, Leased, Settlement};
+use store::{Commit, Handout, Leased};
 
 use crate::access::DEFAULT_EXCHANGE;
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
 use crate::error::{BrokerError, Kind};
-use crate::follow::{Answered, Answering, Unanswerable, settle};
+use crate::follow::{Answered, Answering, Held, Unanswerable, ended};
 use crate::pools::once;
 use crate::reply::is_reply_token;
 use crate::route_cache::RouteTarget;
 use crate::subscriptions::Subscription;
 
 impl Broker {
-    /// Ends the lease of a message and sends an answer to whoever asked, in one commit. An answer that has nowhere to go
+    /// Ends a message and sends an answer to whoever asked, in one commit. An answer that has nowhere to go
     /// ends the message as well.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Broker {
     pub fn answer_followed(
         &self,
         subscription: &Subscription,
-        leased: &Leased,
+        (leased, held): (&Leased, Held),
         answering: &Answering<'_>,
         now: Timestamp,
     ) -> Result<Answered, BrokerError> {
@@ -44,19 +44,20 @@ impl Broker {
         let persistent = leased.message.persistent;
         let message = Message::new(Arc::new(address), properties, body, persistent, 0);
         if is_reply_token(reply_to) {
-            let ticket = self.end_answered(subscription, leased, None, now)?;
+            let ticket = self.end_answered(subscription, (leased, held), None, now)?;
             let is_there = self.reply(&subscription.tenant, message, now);
             let sent = if is_there { Ok(()) } else { Err(Unanswerable::Nobody) };
             return Ok(Answered { ticket, sent });
         }
         match self.may_answer(subscription, asked.user_id, reply_to, body.len())? {
             Ok(to) => {
-                let ticket = self.end_answered(subscription, leased, Some((message, &to)), now)?;
+                let ticket =
+                    self.end_answered(subscription, (leased, held), Some((message, &to)), now)?;
                 self.follow_up(to, now, 0);
                 Ok(Answered { ticket, sent: Ok(()) })
             }
             Err(why) => {
-                let ticket = self.end_answered(subscription, leased, None, now)?;
+                let ticket = self.end_answered(subscription, (leased, held), None, now)?;
                 Ok(Answered { ticket, sent: Err(why) })
             }
         }
@@ -100,12 +101,12 @@ impl Broker {
     fn end_answered(
         &self,
         subscription: &Subscription,
-        leased: &Leased,
+        (leased, held): (&Leased, Held),
         answer: Option<(Message, &[RouteTarget])>,
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
         let follower = subscription.follower();
-        let mut changes = vec![settle(follower, leased.sequence, Settlement::Ack)];
+        let mut changes = vec![ended(follower, leased.sequence, held)];
         if let Some((mut message, to)) = answer {
             message.persistent |= to.iter().any(|target| target.keeps_all);
             let copy = enqueue(message, to, None, now, &self.sweeper);

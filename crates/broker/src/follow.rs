@@ -24,7 +24,10 @@ use std::task::{Context, Poll, Waker};
 use model::publish_rules::Marked;
 use model::{Address, Message, QueueDefinition, Sequence, SubscriptionId, Ticket, Timestamp};
 use smallvec::smallvec;
-use store::{Change, Commit, Handout, Hold, LeaseRequest, Leased, QueueStats, Settlement};
+use store::{
+    Change, Commit, Condition, Handout, Hold, LeaseRequest, Leased, QueueStats, ReadRequest,
+    Settlement, Which,
+};
 
 use crate::broker::Broker;
 use crate::dead_letter::{Reason, enqueue, with_history};
@@ -77,6 +80,15 @@ pub struct Followed {
     pub messages: Vec<Leased>,
     /// There is more: ask again when these are settled or there is room, or wait for news.
     pub more: bool,
+}
+
+/// Where a message of a subscription is when its end is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Handed out by [`Broker::lease_followed`].
+    Leased,
+    /// Not handed out, and found by [`Broker::find_followed`]. It can be ended, and nothing else.
+    Unheld,
 }
 
 /// How an attempt to deliver a message ended.
@@ -211,7 +223,36 @@ impl Broker {
         Ok(Followed { messages, more: lease.more })
     }
 
-    /// Ends the leases of messages of a subscription, all in one commit.
+    /// A message of a subscription that is not handed out now, by its place. For the one task that also leases: only while
+    /// it does not, the message stays so.
+    ///
+    /// # Errors
+    ///
+    /// If the subscription is gone, or the store fails.
+    pub fn find_followed(
+        &self,
+        subscription: &Subscription,
+        sequence: Sequence,
+    ) -> Result<Option<Leased>, BrokerError> {
+        let request = ReadRequest {
+            queue: subscription.follower().id,
+            which: Which { ready: true, delayed: true, leased: false },
+            from: sequence,
+            messages_max: 1,
+            bytes_max: usize::MAX,
+        };
+        let found = self.pool.read(request).now()?.into_iter().next();
+        Ok(found.filter(|it| it.sequence == sequence).map(|it| Leased {
+            sequence,
+            message: it.message,
+            delivery_count: it.delivery_count,
+            redelivered: true,
+            expires: it.expires,
+            enqueued: it.enqueued,
+        }))
+    }
+
+    /// Ends messages of a subscription, or their leases, all in one commit.
     ///
     /// If there is no space for what is given up, it is handed out again a little later.
     ///
@@ -221,6 +262,7 @@ impl Broker {
     pub fn settle_followed(
         &self,
         subscription: &Subscription,
+        held: Held,
         attempts: &[(Leased, Attempted<'_>)],
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
@@ -229,7 +271,7 @@ impl Broker {
         for (leased, attempted) in attempts {
             let end = |settlement| settle(follower, leased.sequence, settlement);
             match attempted {
-                Attempted::Delivered => changes.push(end(Settlement::Ack)),
+                Attempted::Delivered => changes.push(ended(follower, leased.sequence, held)),
                 Attempted::Failed { retry_at } => {
                     self.sweeper.set(*retry_at);
                     let not_before = Some(*retry_at);
@@ -256,7 +298,7 @@ impl Broker {
                 }
             }
         }
-        self.commit_settled(follower, changes, copies, reached, now)
+        self.commit_settled((follower, held), changes, copies, reached, now)
     }
 
     /// Publishes a message of a subscription to an exchange of its tenant and ends its lease, in one commit. Returned is
@@ -326,16 +368,16 @@ impl Broker {
 
     fn commit_settled(
         &self,
-        follower: &Arc<Queue>,
+        (follower, held): (&Arc<Queue>, Held),
         plain: Vec<Change>,
         copies: Vec<(Sequence, Change)>,
         reached: Vec<RouteTarget>,
         now: Timestamp,
     ) -> Result<Ticket, BrokerError> {
         let given_up: Vec<Sequence> = copies.iter().map(|it| it.0).collect();
-        let ended = |settlement| given_up.iter().map(move |it| settle(follower, *it, settlement));
+        let moved = given_up.iter().map(|it| ended(follower, *it, held));
         let handout = if given_up.is_empty() { Handout::AtOnce } else { Handout::WhenDurable };
-        let moved = ended(Settlement::Ack).chain(copies.into_iter().map(|it| it.1));
+        let moved = moved.chain(copies.into_iter().map(|it| it.1));
         let changes = plain.iter().cloned().chain(moved).collect();
         let receipt = match self
             .pool
@@ -350,13 +392,14 @@ impl Broker {
                 self.follow_up(reached, now, 0);
                 receipt
             }
-            Err(error) if error.retryable() && !given_up.is_empty() => {
+            Err(error) if error.retryable() && !given_up.is_empty() && held == Held::Leased => {
                 if self.stalls.given_up.failed(now) {
                     tracing::warn!(queue = %follower.name, %error, "given up deliveries wait on");
                 }
                 let later = Some(self.a_little_later(now));
                 let back = Settlement::Release { not_before: later, counted: false };
-                let changes = plain.into_iter().chain(ended(back)).collect();
+                let released = given_up.iter().map(|it| settle(follower, *it, back));
+                let changes = plain.into_iter().chain(released).collect();
                 self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?
             }
             Err(error) => return Err(error.into()),
@@ -395,6 +438,18 @@ fn rewritten(old: &Message, address: Arc<Address>, properties: &[u8], body: &[u8
     Message::new(address, properties, body, old.persistent, old.priority)
 }
 
-pub(crate) fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {
+fn settle(queue: &Queue, sequence: Sequence, settlement: Settlement) -> Change {
     Change::Settle { queue: queue.id, sequences: smallvec![(sequence, sequence)], settlement }
+}
+
+/// The end of a message, wherever it is held.
+pub(crate) fn ended(queue: &Queue, sequence: Sequence, held: Held) -> Change {
+    match held {
+        Held::Leased => settle(queue, sequence, Settlement::Ack),
+        Held::Unheld => Change::Remove {
+            queue: queue.id,
+            sequences: Box::new([sequence]),
+            condition: Condition::Unheld,
+        },
+    }
 }

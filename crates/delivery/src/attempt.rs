@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use model::Timestamp;
 
 use crate::answer::Answer;
 use crate::request::OwnRequest;
@@ -29,6 +30,8 @@ pub enum Outcome {
     Delivered,
     /// The far end has it, and said something for whoever asked.
     Answered(Box<Answer>),
+    /// The far end has it, and settles it by name until then.
+    Later(Timestamp),
     /// It may work later.
     Failed(Failure),
     /// It can never work: repeating is of no use.

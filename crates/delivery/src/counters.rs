@@ -40,6 +40,10 @@ pub struct Counters {
     pub answers: Figure,
     /// Answers that had nowhere to go.
     pub answers_nowhere: Figure,
+    /// Messages settled by name.
+    pub settled_later: Figure,
+    /// Messages that wait to be settled by name.
+    pub unsettled: Figure,
     /// Attempts that run now.
     pub running: Figure,
     /// Subscriptions that wait for a place.

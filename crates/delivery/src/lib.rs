@@ -15,6 +15,7 @@
 //! | [`request`](OwnRequest) | or the message as a request of its own, and what its answer says |
 //! | [`answer`](Answer) | what a subscriber answers to whoever asked |
 //! | [`attempt`](Attempt) | one attempt, and its outcome |
+//! | [`settle`](Settler) | settling a message later, by its name |
 //! | [`retry`](RetryPolicy) | when a failed one is repeated |
 //! | [`limit`](Endpoint) | how many run at once, and whom to leave alone |
 //! | [`output`] | what carries it: webhooks, mail |
@@ -40,6 +41,7 @@ mod request;
 mod resolve;
 mod retry;
 mod runner;
+mod settle;
 pub mod sign;
 mod subscriber;
 
@@ -58,4 +60,5 @@ pub use request::{OwnRequest, PathTemplate, Terms};
 pub use resolve::{ResolveError, Resolver, ResolverError};
 pub use retry::{Backoff, RETRY_AFTER_MAX, RetryPolicy, RetryPolicyError};
 pub use runner::{Limits, Outputs, Runner};
+pub use settle::{Decision, SETTLE_PATH, SettleError, Settler, Unsettled};
 pub use subscriber::{RECIPIENTS_MAX, SUBSCRIBER_BYTES_MAX, Subscriber, SubscriberError};

@@ -107,7 +107,10 @@ impl Endpoint {
         let blame = match outcome {
             Outcome::Failed(failure) => failure.blame,
             // Nobody was asked, or an answer came that is about the message.
-            Outcome::Delivered | Outcome::Answered(_) | Outcome::Hopeless(_) => Blame::Message,
+            Outcome::Delivered
+            | Outcome::Answered(_)
+            | Outcome::Later(_)
+            | Outcome::Hopeless(_) => Blame::Message,
         };
         match blame {
             Blame::Message => {

@@ -6,6 +6,7 @@
 //! | `form` | `notification`, or `request`: the message as a request of its own, see [`request`](crate::OwnRequest) |
 //! | `path` | its path, with places for parts of the message |
 //! | `answers` | whether what the request is answered with goes to `reply-to` |
+//! | `settle_within` | seconds that a receiver which answers 202 has to settle a message later |
 //! | `post_data` | text around the message, see [`notification`](crate::notification) |
 //! | `from`, `subject` | of mail |
 //! | `trust_id` | the Keystone trust of a `trust+` subscriber |
@@ -15,6 +16,9 @@
 //! | `signing_secret` | text or list: `whsec_…`, the newest first |
 //!
 //! Others are kept by the door and mean nothing here.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -32,6 +36,9 @@ pub(crate) const POST_HEADERS_BYTES_MAX: usize = 8 * 1024;
 
 /// Longest `post_data`, in bytes.
 pub(crate) const POST_DATA_BYTES_MAX: usize = 64 * 1024;
+
+/// Seconds that settling later may take; half a day at most, as messages wait in memory.
+const SETTLE_WITHIN_S: RangeInclusive<u64> = 1..=43_200;
 
 /// Headers that are ours or the connection's.
 const RESERVED: [&str; 12] = [
@@ -72,6 +79,8 @@ pub struct AsRequest {
     pub path: Option<PathTemplate>,
     /// What it is answered with goes to whoever asked.
     pub answers: bool,
+    /// How long it may take to settle a message that was answered with 202.
+    pub settle_within: Option<Duration>,
 }
 
 /// What a subscription says about delivery.
@@ -192,14 +201,25 @@ fn switch(options: &Map<String, Value>, name: &'static str) -> Result<bool, Opti
     }
 }
 
+fn settle_within(options: &Map<String, Value>) -> Result<Option<Duration>, OptionsError> {
+    let Some(value) = options.get("settle_within").filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let seconds = value.as_u64().filter(|seconds| SETTLE_WITHIN_S.contains(seconds));
+    let wrong = OptionsError::Type("settle_within", "a number of seconds from 1 to 43200");
+    Ok(Some(Duration::from_secs(seconds.ok_or(wrong)?)))
+}
+
 fn form(options: &Map<String, Value>) -> Result<Form, OptionsError> {
     let (path, answers) = (text(options, "path")?, switch(options, "answers")?);
+    let settle_within = settle_within(options)?;
     let without = |name| Err(OptionsError::Type(name, "left out where `form` is no request"));
     match text(options, "form")? {
-        None | Some("notification") => match (path, answers) {
-            (None, false) => Ok(Form::Notification),
-            (Some(_), _) => without("path"),
-            (None, true) => without("answers"),
+        None | Some("notification") => match (path, answers, settle_within) {
+            (None, false, None) => Ok(Form::Notification),
+            (Some(_), ..) => without("path"),
+            (_, true, _) => without("answers"),
+            (.., Some(_)) => without("settle_within"),
         },
         Some("request") if text(options, "post_data")?.is_some() => {
             Err(OptionsError::Type("post_data", "left out where `form` is a request"))
@@ -207,7 +227,7 @@ fn form(options: &Map<String, Value>) -> Result<Form, OptionsError> {
         Some("request") => {
             let path = path.map(PathTemplate::parse).transpose();
             let path = path.map_err(|what| OptionsError::Type("path", what))?;
-            Ok(Form::Request(Box::new(AsRequest { path, answers })))
+            Ok(Form::Request(Box::new(AsRequest { path, answers, settle_within })))
         }
         Some(_) => Err(OptionsError::Type("form", "`notification` or `request`")),
     }
@@ -324,6 +344,11 @@ mod tests {
         assert!(refusal(&json!({"form": "request", "path": "x"})).contains("begins with /"));
         assert!(refusal(&json!({"answers": true})).contains("left out where `form` is no request"));
         assert!(refusal(&json!({"form": "request", "answers": 1})).contains("true or false"));
+        assert!(refusal(&json!({"settle_within": 1})).contains("`settle_within` must be left out"));
+        for bad in [json!(0), json!(43_201), json!(-1), json!(1.5), json!("60"), json!(u64::MAX)] {
+            let refused = refusal(&json!({"form": "request", "settle_within": bad}));
+            assert!(refused.contains("seconds from 1 to 43200"), "{refused}");
+        }
         assert!(refusal(&json!({"form": "request", "post_data": "x"})).contains("left out"));
         assert_eq!(refusal(&json!({"post_data": 1})), "option `post_data` must be a text");
         assert_eq!(refusal(&json!({"_retry_policy": [1]})), "retry_policy must be a dict.");

@@ -1,6 +1,7 @@
 //! How one subscription is delivered to: its URI and options, read once for each version of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -23,6 +24,8 @@ pub struct Defaults {
     pub mail_from: Option<Address>,
     /// The server's signing secrets, the newest first; subscriptions' own are derived from them.
     pub secrets: Vec<Secret>,
+    /// Public URL of the queue service, without a slash at its end, where messages are settled later; none if they cannot be.
+    pub settle_url: Option<Box<str>>,
     /// What subscribers know a queue as, where a door has names of its own for some.
     pub shown_name: fn(&str) -> &str,
 }
@@ -94,6 +97,9 @@ pub enum Undeliverable {
     /// The options.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// Nobody could reach us.
+    #[error("option `settle_within` cannot be used: delivery.settle_url is not configured")]
+    NoSettleUrl,
     /// There is no mail relay.
     #[error("this server sends no mail: delivery.smtp is not configured")]
     NoMail,
@@ -111,13 +117,7 @@ impl Plan {
         // The broker keeps what the door gave it, and the door gave it JSON.
         let options = serde_json::from_slice(options).unwrap_or(Value::Null);
         let options = Options::parse(&options)?;
-        if let Form::Request(form) = &options.form
-            && form.answers
-            && !subscriber.is_asked()
-        {
-            let what = "left out where the subscriber is no http or https URL";
-            return Err(OptionsError::Type("answers", what).into());
-        }
+        check_form(&options.form, &subscriber, defaults)?;
         let target = match subscriber {
             Subscriber::Webhook(destination) => Target::Webhook(Arc::new(WebhookTarget {
                 destination,
@@ -155,6 +155,21 @@ impl Plan {
     }
 }
 
+fn check_form(
+    form: &Form,
+    subscriber: &Subscriber,
+    defaults: &Defaults,
+) -> Result<(), Undeliverable> {
+    let Form::Request(form) = form else { return Ok(()) };
+    let what = "left out where the subscriber is no http or https URL";
+    match (subscriber.is_asked(), form.answers, form.settle_within) {
+        (false, true, _) => Err(OptionsError::Type("answers", what).into()),
+        (false, _, Some(_)) => Err(OptionsError::Type("settle_within", what).into()),
+        (true, _, Some(_)) if defaults.settle_url.is_none() => Err(Undeliverable::NoSettleUrl),
+        _ => Ok(()),
+    }
+}
+
 fn secrets(own: Vec<Secret>, [tenant, queue, id]: [&str; 3], defaults: &Defaults) -> Vec<Secret> {
     if !own.is_empty() {
         return own;
@@ -165,6 +180,16 @@ fn secrets(own: Vec<Secret>, [tenant, queue, id]: [&str; 3], defaults: &Defaults
 /// Names of queues have no control characters; if one does not fit, it is left out.
 fn subject_of([_, queue, _]: [&str; 3]) -> HeaderText {
     HeaderText::parse(&format!("Message from queue {queue}")).unwrap_or_default()
+}
+
+impl Plan {
+    /// How long its receiver may take to settle a message later.
+    pub(crate) fn settle_within(&self) -> Option<Duration> {
+        match &self.form {
+            Form::Request(form) => form.settle_within,
+            Form::Notification => None,
+        }
+    }
 }
 
 /// What the metadata of a queue say about delivery.
@@ -198,6 +223,7 @@ mod tests {
             guard: Arc::new(Guard { addresses: Addresses::default(), ports }),
             mail_from: Some(Address::parse("queues@example.org").unwrap()),
             secrets: vec![Secret::from_bytes(vec![1; 32]).unwrap()],
+            settle_url: None,
             shown_name: as_it_is,
         };
         Plan::make(subscriber, options.as_bytes(), ["t", "q", "1"], &defaults)
@@ -236,6 +262,10 @@ mod tests {
             let refused = plan(subscriber, options).unwrap_err().to_string();
             assert!(refused.starts_with("option `answers` must be left out"), "{refused}");
         }
+        let options = r#"{"form": "request", "settle_within": 9}"#;
+        assert_eq!(plan("https://example.com/", options).unwrap_err(), Undeliverable::NoSettleUrl);
+        let refused = plan("amqp:/x", options).unwrap_err().to_string();
+        assert!(refused.starts_with("option `settle_within` must be left out"), "{refused}");
     }
 
     #[test]

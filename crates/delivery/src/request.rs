@@ -14,9 +14,14 @@
 //! | `ce-NAME` | headers `cloudEvents:NAME` and `cloudEvents_NAME` |
 //! | `posthouse-h-NAME` | every other header that is text, a number or a truth value |
 
+use std::time::{Duration, SystemTime};
+
 use hyper::StatusCode;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::http::uri::PathAndQuery;
+use model::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use posthouse_amqp::Table;
 use posthouse_amqp::http_header::http_header;
@@ -30,7 +35,7 @@ const HEADERS_MAX: usize = 64;
 const HEADERS_BYTES_MAX: usize = 8 * 1024;
 
 /// What overrules an answer's status.
-const SETTLE: &str = "posthouse-settle";
+pub(crate) const SETTLE: &str = "posthouse-settle";
 
 /// Everything but what RFC 3986 §2.3 calls unreserved is encoded, so a value is never more than one segment.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -51,6 +56,8 @@ pub struct OwnRequest {
 pub struct Terms {
     /// Somebody waits for the answer's body, of at most so many bytes.
     pub answer_bytes_max: Option<usize>,
+    /// It may be 202, and the message is settled later, until then.
+    pub settle_until: Option<Timestamp>,
 }
 
 /// A path with places for parts of a message.
@@ -201,6 +208,8 @@ pub(crate) enum Said {
     Done,
     /// Somebody had done it already, or it is of no use.
     Forget,
+    /// It was taken, and is settled later, until then.
+    Later(Timestamp),
     /// It will never be.
     Dead,
     /// Another time.
@@ -208,8 +217,8 @@ pub(crate) enum Said {
 }
 
 /// 2xx and 409 (somebody had done it already) are done, 400, 410 and 422 never will be, everything else is tried again;
-/// `posthouse-settle: ack`, `drop`, `dead` or `retry` overrules the status.
-pub(crate) fn said(status: StatusCode, headers: &HeaderMap) -> Said {
+/// `posthouse-settle: ack`, `drop`, `dead` or `retry` overrules the status. 202 is later, if it may be.
+pub(crate) fn said(status: StatusCode, headers: &HeaderMap, terms: Terms) -> Said {
     match headers.get(SETTLE).map(HeaderValue::as_bytes) {
         Some(b"ack") => return Said::Done,
         Some(b"drop") => return Said::Forget,
@@ -217,12 +226,24 @@ pub(crate) fn said(status: StatusCode, headers: &HeaderMap) -> Said {
         Some(b"retry") => return Said::Retry,
         Some(_) | None => {}
     }
+    if let (StatusCode::ACCEPTED, Some(until)) = (status, terms.settle_until) {
+        return Said::Later(until);
+    }
     match status {
         StatusCode::CONFLICT => Said::Forget,
         StatusCode::BAD_REQUEST | StatusCode::GONE | StatusCode::UNPROCESSABLE_ENTITY => Said::Dead,
         status if status.is_success() => Said::Done,
         _ => Said::Retry,
     }
+}
+
+/// How long an answer wants to be left alone: seconds or a date (RFC 9110 §10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
 }
 
 #[cfg(test)]
@@ -321,7 +342,7 @@ mod tests {
             if let Some(settle) = settle {
                 headers.insert(SETTLE, HeaderValue::from_static(settle));
             }
-            said(StatusCode::from_u16(status).unwrap(), &headers)
+            said(StatusCode::from_u16(status).unwrap(), &headers, Terms::default())
         };
 
         for status in [200, 202, 204] {
@@ -339,5 +360,33 @@ mod tests {
         assert_eq!(of(200, Some("dead")), Said::Dead);
         assert_eq!(of(200, Some("retry")), Said::Retry);
         assert_eq!(of(200, Some("perhaps")), Said::Done);
+    }
+
+    #[test]
+    fn a_message_that_may_be_settled_later_is_taken_by_202_alone() {
+        let until = Timestamp(7);
+        let terms = Terms { settle_until: Some(until), ..Terms::default() };
+        let mut headers = HeaderMap::new();
+
+        assert_eq!(said(StatusCode::ACCEPTED, &headers, terms), Said::Later(until));
+        assert_eq!(said(StatusCode::OK, &headers, terms), Said::Done);
+        headers.insert(SETTLE, HeaderValue::from_static("ack"));
+        assert_eq!(said(StatusCode::ACCEPTED, &headers, terms), Said::Done);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
+            retry_after(&headers, now)
+        };
+
+        assert_eq!(of("120"), Some(Duration::from_secs(120)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), None);
+        assert_eq!(of("soon"), None);
+        assert_eq!(of("-1"), None);
     }
 }

@@ -2,7 +2,14 @@
 //!
 //! One task knows everything; an attempt that runs is a task of its own, and there are at most as many as there are
 //! [`Places`]. What waits, for a retry or for a place, waits in its queue and not in memory. A message is leased only when
-//! it can be sent at once.
+//! it can be sent at once. Only what its receiver settles later waits in memory, and that is bounded.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `starting` | an attempt begins |
+//! | `passing` | a message for an exchange |
+//! | `answering` | a message's end with an answer |
+//! | `unsettled`, `settling` | messages that are settled later, and settling them |
 //!
 //! ```text
 //! news ──► ready (by standing) ──► lease ──► filter ──► attempt ──► settle: delivered │ again at … │ given up
@@ -14,25 +21,31 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::follow::{Attempted, PassOn};
+use broker::follow::{Attempted, Held};
 use broker::{Broker, BrokerError, Subscription};
-use model::{SubscriptionId, Timestamp};
+use model::{SubscriptionId, Ticket, Timestamp};
 use store::Leased;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::attempt::{Attempt, Blame, Failure, Outcome};
 use crate::counters::Counters;
-use crate::letter::{Letter, LetterError, Obituary, Opener, ttl_ms};
+use crate::letter::{Letter, Obituary, Opener, ttl_ms};
 use crate::limit::{Endpoint, Place, Places, Standing, Verdict};
-use crate::options::Form;
 use crate::output::Output as _;
 use crate::output::smtp::Smtp;
 use crate::output::webhook::Webhook;
 use crate::plan::{Defaults, Plan, QueueRules, Target};
-use crate::request::{OwnRequest, Terms};
 use crate::retry::RetryPolicy;
+use crate::settle::{Ask, Settler};
 
 mod answering;
+mod passing;
+mod settling;
+mod starting;
+mod unsettled;
+
+use unsettled::{Room, Waiting};
 
 /// Messages of one subscription handled before others have their turn.
 const TURN_MESSAGES_MAX: usize = 64;
@@ -46,6 +59,9 @@ const LATE_MS_MAX: u64 = 60 * 60 * 1000;
 
 /// Time to live in milliseconds where a message does not say.
 const TTL_MS: u64 = 60 * 60 * 1000;
+
+/// When a subscription that found no room for messages to be settled later looks again, in milliseconds.
+const FULL_MS: u64 = 1000;
 
 /// How often connections that nobody uses are looked for.
 const TIDY: Duration = Duration::from_secs(10);
@@ -61,6 +77,12 @@ pub struct Limits {
     pub per_subscription_max: u32,
     /// Bytes of an answer that somebody waits for.
     pub answer_bytes_max: usize,
+    /// Messages that wait to be settled later, or are being sent and may come to wait.
+    pub unsettled_max: usize,
+    /// Of them, of one subscription.
+    pub unsettled_per_subscription_max: usize,
+    /// Bytes of those that wait; those that are being sent may come on top.
+    pub unsettled_bytes_max: usize,
 }
 
 /// What carries messages out.
@@ -98,6 +120,9 @@ pub struct Runner {
     ready: Ready,
     rests: BTreeSet<(Timestamp, SubscriptionId)>,
     places: Places,
+    waiting: Waiting,
+    settler: Settler,
+    asks: mpsc::Receiver<Ask>,
     running: JoinSet<Outcome>,
     started: HashMap<Id, Started>,
 }
@@ -114,7 +139,10 @@ struct Known {
 #[derive(Debug)]
 struct Started {
     subscription: Arc<Subscription>,
-    leased: Leased,
+    /// None if somebody has settled the message meanwhile.
+    leased: Option<Leased>,
+    /// Whether it may be settled later.
+    may_wait: bool,
     place: Place,
 }
 
@@ -159,6 +187,8 @@ impl Runner {
         opener: Option<Arc<dyn Opener>>,
         limits: Limits,
     ) -> Self {
+        let (settler, asks) =
+            Settler::new(Arc::clone(&broker), &defaults.secrets, limits.answer_bytes_max);
         Self {
             broker,
             outputs: Arc::new(outputs),
@@ -170,6 +200,9 @@ impl Runner {
             ready: Ready::default(),
             rests: BTreeSet::new(),
             places: Places::new(limits.attempts_max, limits.bytes_max),
+            waiting: Waiting::new(limits),
+            settler,
+            asks,
             running: JoinSet::new(),
             started: HashMap::new(),
         }
@@ -181,6 +214,12 @@ impl Runner {
         Arc::clone(&self.counters)
     }
 
+    /// Settles messages by their names.
+    #[must_use]
+    pub fn settler(&self) -> Settler {
+        self.settler.clone()
+    }
+
     /// Runs until dropped. Attempts that run then are cut off, and made again by the next one.
     pub async fn run(mut self) {
         let broker = Arc::clone(&self.broker);
@@ -188,7 +227,7 @@ impl Runner {
         loop {
             let more = self.serve_some();
             self.count();
-            let rest = self.rests.first().map(|(until, _)| until.since(broker.now()));
+            let rest = self.next_alarm().map(|until| until.since(broker.now()));
             tokio::select! {
                 news = broker.subscription_news() => {
                     for id in news {
@@ -201,7 +240,11 @@ impl Runner {
                         self.handle_end(ended);
                     }
                 }
-                () = tokio::time::sleep(rest.unwrap_or(TIDY)), if rest.is_some() => self.wake_rested(),
+                Some(ask) = self.asks.recv() => self.handle_ask(ask),
+                () = tokio::time::sleep(rest.unwrap_or(TIDY)), if rest.is_some() => {
+                    self.wake_rested();
+                    self.end_unsettled();
+                }
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,
                 _ = tidy.tick() => {
                     self.outputs.webhook.drop_idle();
@@ -213,11 +256,26 @@ impl Runner {
         }
     }
 
+    /// When a rest or the time of an unsettled message is over.
+    fn next_alarm(&self) -> Option<Timestamp> {
+        let rest = self.rests.first().map(|rest| rest.0);
+        [rest, self.waiting.next_end()].into_iter().flatten().min()
+    }
+
     fn count(&self) {
         let ready = &self.ready;
+        self.counters.unsettled.set(self.waiting.len());
         self.counters.running.set(self.places.running());
         self.counters.waiting.set(ready.queued.len());
         self.counters.resting.set(self.rests.len());
+    }
+
+    /// A subscription may have something more to deliver, and there may be room for who waits for that.
+    fn note_end_of_one(&mut self, id: SubscriptionId) {
+        if let Some(first) = self.waiting.first_in_line() {
+            self.note(first);
+        }
+        self.note(id);
     }
 
     /// There may be something to deliver for a subscription.
@@ -256,8 +314,20 @@ impl Runner {
     fn serve(&mut self, id: SubscriptionId) {
         let Some(subscription) = self.broker.live_subscription(id) else {
             self.known.remove(&id);
+            self.waiting.forget(id);
             return;
         };
+        match self.serve_messages(&subscription) {
+            Room::Free | Room::OwnFull => self.waiting.leave_line(id),
+            Room::AllFull => {
+                self.rests.insert((self.broker.now().after_ms(FULL_MS), id));
+            }
+        }
+    }
+
+    /// Serves a subscription as far as it goes. [`Room::AllFull`] if it stands in line then.
+    fn serve_messages(&mut self, subscription: &Arc<Subscription>) -> Room {
+        let id = subscription.id;
         for _ in 0..TURN_MESSAGES_MAX {
             let now = self.broker.now();
             let endpoint = self.known.get(&id).map(|known| &known.endpoint);
@@ -265,16 +335,21 @@ impl Runner {
             match endpoint.map_or(Verdict::Go, |endpoint| endpoint.verdict(now)) {
                 Verdict::Go => {}
                 // Its next attempt that ends looks again.
-                Verdict::Full => return,
+                Verdict::Full => return Room::Free,
                 Verdict::RestsUntil(until) => {
                     self.rests.insert((until, id));
-                    return;
+                    return Room::Free;
                 }
+            }
+            match self.room(subscription) {
+                Room::Free => {}
+                // Of its own: the next of its messages that is settled looks again.
+                full @ (Room::OwnFull | Room::AllFull) => return full,
             }
             if !self.places.has_room(standing) {
                 break;
             }
-            let leased = match self.broker.lease_followed(&subscription, 1, usize::MAX, now) {
+            let leased = match self.broker.lease_followed(subscription, 1, usize::MAX, now) {
                 Ok(followed) => followed.messages.into_iter().next(),
                 Err(error) => {
                     tracing::debug!(%id, %error, "subscription cannot be served");
@@ -282,24 +357,37 @@ impl Runner {
                 }
             };
             // The next message is news.
-            let Some(leased) = leased else { return };
-            self.begin(&subscription, leased, now);
+            let Some(leased) = leased else { return Room::Free };
+            self.begin(subscription, leased, now);
         }
         self.note(id);
+        Room::Free
+    }
+
+    /// Whether a message more may come to wait to be settled later.
+    fn room(&mut self, subscription: &Arc<Subscription>) -> Room {
+        let id = subscription.id;
+        let known = self.known.get(&id).filter(|it| Arc::ptr_eq(&it.subscription, subscription));
+        let Some(known) = known else { return Room::Free };
+        let plan = known.plan.as_ref().ok();
+        match plan.and_then(|plan| plan.settle_within()) {
+            Some(_) => self.waiting.room(id, known.endpoint.running() as usize),
+            None => Room::Free,
+        }
     }
 
     fn begin(&mut self, subscription: &Arc<Subscription>, leased: Leased, now: Timestamp) {
         let plan = match self.plan(subscription) {
             Ok(plan) => plan,
             Err(reason) => {
-                self.give_up(subscription, leased, &reason, now);
+                self.give_up(subscription, (leased, Held::Leased), &reason, now);
                 return;
             }
         };
         let alive_ms = ttl_ms(&leased.message).unwrap_or(TTL_MS).saturating_add(LATE_MS_MAX);
         if leased.enqueued.after_ms(alive_ms) < now {
             let reason = "its time to live was over long before it could be delivered";
-            self.give_up(subscription, leased, reason, now);
+            self.give_up(subscription, (leased, Held::Leased), reason, now);
             return;
         }
         let opener = self.opener.as_deref();
@@ -318,13 +406,13 @@ impl Runner {
                 Ok(true) => {}
                 Ok(false) => {
                     self.counters.filtered.add(1);
-                    self.settle(subscription, leased, Attempted::Delivered, now);
+                    self.settle(subscription, (leased, Held::Leased), Attempted::Delivered, now);
                     return;
                 }
                 Err(error) => {
                     tracing::debug!(id = %subscription.id, %error, "filter has no answer");
                     self.counters.unanswered.add(1);
-                    self.settle(subscription, leased, Attempted::Delivered, now);
+                    self.settle(subscription, (leased, Held::Leased), Attempted::Delivered, now);
                     return;
                 }
             }
@@ -337,55 +425,6 @@ impl Runner {
         self.start(subscription, leased, letter, plan, now);
     }
 
-    fn start(
-        &mut self,
-        subscription: &Arc<Subscription>,
-        leased: Leased,
-        letter: Letter,
-        plan: Arc<Plan>,
-        now: Timestamp,
-    ) {
-        let follower = subscription.follower().id;
-        let (id, number) = (message_id(follower.0, leased.sequence.0), leased.delivery_count + 1);
-        let time_left = ttl_ms(&leased.message)
-            .map(|ttl_ms| leased.enqueued.after_ms(ttl_ms).since(now).as_millis())
-            .map(|left| u64::try_from(left).unwrap_or(u64::MAX));
-        let outputs = Arc::clone(&self.outputs);
-        let standing = match self.known.get_mut(&subscription.id) {
-            Some(known) => {
-                known.endpoint.begin();
-                known.endpoint.standing()
-            }
-            None => Standing::Unproven,
-        };
-        let place = self.places.take(standing, leased.message.body_len());
-        let answer_bytes_max = self.limits.answer_bytes_max;
-        let task = self.running.spawn(async move {
-            let made = match &plan.form {
-                Form::Request(form) if !letter.is_told() => {
-                    let made = letter.request(form.path.as_ref(), number, time_left);
-                    let wanted = (form.answers && letter.is_asked()).then_some(answer_bytes_max);
-                    let terms = Terms { answer_bytes_max: wanted };
-                    made.map(|(payload, request)| {
-                        (payload, Some(Box::new(OwnRequest { terms, ..request })))
-                    })
-                }
-                Form::Notification | Form::Request(_) => {
-                    letter.payload(plan.post_data.as_deref()).map(|payload| (payload, None))
-                }
-            };
-            let (payload, request) = match made {
-                Ok(made) => made,
-                Err(error) => return Outcome::Hopeless(error.to_string()),
-            };
-            drop(letter);
-            let attempt = Attempt { id, number, timestamp: now.0 / 1000, payload, request };
-            outputs.send(&plan.target, &attempt).await
-        });
-        let started = Started { subscription: Arc::clone(subscription), leased, place };
-        self.started.insert(task.id(), started);
-    }
-
     fn handle_end(&mut self, ended: Result<(Id, Outcome), JoinError>) {
         let (task, outcome) = match ended {
             Ok(ended) => ended,
@@ -394,12 +433,29 @@ impl Runner {
                 (error.id(), Outcome::endpoint("the attempt broke off"))
             }
         };
-        let Some(Started { subscription, leased, place }) = self.started.remove(&task) else {
+        let Some(Started { subscription, leased, may_wait, place }) = self.started.remove(&task)
+        else {
             return;
         };
         self.places.give_back(place);
+        if may_wait {
+            self.waiting.end();
+        }
         let now = self.broker.now();
-        self.end(&subscription, leased, &outcome, now);
+        match leased {
+            Some(leased) => self.end(&subscription, leased, &outcome, now),
+            None => {
+                self.note_end(&subscription, &outcome, now);
+                self.note_end_of_one(subscription.id);
+            }
+        }
+    }
+
+    fn note_end(&mut self, subscription: &Subscription, outcome: &Outcome, now: Timestamp) {
+        self.counters.attempts.add(1);
+        if let Some(known) = self.known.get_mut(&subscription.id) {
+            known.endpoint.end(outcome, self.limits.per_subscription_max, now);
+        }
     }
 
     /// Notes what came of an attempt, and settles the message by it.
@@ -410,20 +466,22 @@ impl Runner {
         outcome: &Outcome,
         now: Timestamp,
     ) {
-        self.counters.attempts.add(1);
-        if let Some(known) = self.known.get_mut(&subscription.id) {
-            known.endpoint.end(outcome, self.limits.per_subscription_max, now);
-        }
+        self.note_end(subscription, outcome, now);
         match outcome {
             Outcome::Delivered => {
                 self.counters.delivered.add(1);
-                self.settle(subscription, leased, Attempted::Delivered, now);
+                self.settle(subscription, (leased, Held::Leased), Attempted::Delivered, now);
             }
             Outcome::Answered(answer) => self.answer(subscription, leased, answer, now),
-            Outcome::Failed(failure) => self.fail(subscription, leased, failure, now),
-            Outcome::Hopeless(reason) => self.give_up(subscription, leased, reason, now),
+            Outcome::Later(until) => self.waiting.put(subscription, leased, *until),
+            Outcome::Failed(failure) => {
+                self.fail(subscription, leased, failure, now);
+            }
+            Outcome::Hopeless(reason) => {
+                self.give_up(subscription, (leased, Held::Leased), reason, now);
+            }
         }
-        self.note(subscription.id);
+        self.note_end_of_one(subscription.id);
     }
 
     fn fail(
@@ -432,7 +490,7 @@ impl Runner {
         leased: Leased,
         failure: &Failure,
         now: Timestamp,
-    ) {
+    ) -> Option<Ticket> {
         let own = self.known.get(&subscription.id).and_then(|known| known.plan.as_ref().ok());
         let own = own.and_then(|plan| plan.retry_policy.as_ref());
         let rules = self.queue_rules(subscription);
@@ -444,65 +502,24 @@ impl Runner {
                 self.counters.failed.add(1);
                 let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                 let attempted = Attempted::Failed { retry_at: now.after_ms(delay_ms) };
-                self.settle(subscription, leased, attempted, now);
+                self.settle(subscription, (leased, Held::Leased), attempted, now)
             }
-            None => self.give_up(subscription, leased, &failure.reason, now),
+            None => self.give_up(subscription, (leased, Held::Leased), &failure.reason, now),
         }
-    }
-
-    fn pass_on(
-        &mut self,
-        subscription: &Arc<Subscription>,
-        leased: Leased,
-        letter: &Letter,
-        (exchange, routing_key): (&str, &str),
-        now: Timestamp,
-    ) {
-        if letter.is_told() {
-            // Exchanges have nobody who could confirm.
-            self.settle(subscription, leased, Attempted::Delivered, now);
-            return;
-        }
-        if let Some(known) = self.known.get_mut(&subscription.id) {
-            known.endpoint.begin();
-        }
-        let passed = letter.passed_on().map(|(properties, body)| {
-            let ttl_ms = ttl_ms(&leased.message);
-            let to = PassOn { exchange, routing_key, properties: &properties, body, ttl_ms };
-            self.broker.pass_on(subscription, &leased, &to, now)
-        });
-        let outcome = match passed {
-            Ok(Ok(Some(_))) => {
-                // Settled by the same commit.
-                self.counters.attempts.add(1);
-                self.counters.delivered.add(1);
-                if let Some(known) = self.known.get_mut(&subscription.id) {
-                    let most = self.limits.per_subscription_max;
-                    known.endpoint.end(&Outcome::Delivered, most, now);
-                }
-                return;
-            }
-            Ok(Ok(None)) => Outcome::endpoint("no queue wants it"),
-            Ok(Err(error)) => Outcome::endpoint(error.to_string()),
-            Err(error @ LetterError::Circle) => Outcome::Hopeless(error.to_string()),
-            Err(error) => Outcome::Hopeless(error.to_string()),
-        };
-        self.end(subscription, leased, &outcome, now);
     }
 
     fn give_up(
         &self,
         subscription: &Arc<Subscription>,
-        leased: Leased,
+        (leased, held): (Leased, Held),
         reason: &str,
         now: Timestamp,
-    ) {
+    ) -> Option<Ticket> {
         self.counters.given_up.add(1);
         let (id, attempts) = (subscription.id, leased.delivery_count.saturating_add(1));
         tracing::info!(%id, queue = %subscription.queue, attempts, reason, "delivery given up");
         if crate::letter::is_told(&leased.message) {
-            self.settle(subscription, leased, Attempted::Delivered, now);
-            return;
+            return self.settle(subscription, (leased, held), Attempted::Delivered, now);
         }
         let own = self.known.get(&subscription.id).and_then(|known| known.plan.as_ref().ok());
         let own = own.and_then(|plan| plan.dead_letter_queue.as_deref());
@@ -510,21 +527,25 @@ impl Runner {
         let queue = own.or(rules.dead_letter_queue.as_deref());
         let properties = Obituary { subscription, reason, attempts }.write(&leased.message);
         let attempted = Attempted::GivenUp { queue, properties: &properties };
-        self.settle(subscription, leased, attempted, now);
+        self.settle(subscription, (leased, held), attempted, now)
     }
 
+    /// Settles a message; it is so when the ticket is durable. None if it was not.
     fn settle(
         &self,
         subscription: &Arc<Subscription>,
-        leased: Leased,
+        (leased, held): (Leased, Held),
         attempted: Attempted<'_>,
         now: Timestamp,
-    ) {
-        match self.broker.settle_followed(subscription, &[(leased, attempted)], now) {
-            Ok(_) => {}
+    ) -> Option<Ticket> {
+        match self.broker.settle_followed(subscription, held, &[(leased, attempted)], now) {
+            Ok(ticket) => Some(ticket),
             // With the subscription its messages are gone.
-            Err(BrokerError::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(id = %subscription.id, %error, "delivery not settled"),
+            Err(BrokerError::NotFound { .. }) => None,
+            Err(error) => {
+                tracing::warn!(id = %subscription.id, %error, "delivery not settled");
+                None
+            }
         }
     }
 
@@ -565,9 +586,4 @@ impl Runner {
             Ok(None) | Err(_) => QueueRules::default(),
         }
     }
-}
-
-/// `msg_`, and 24 hexadecimal digits of the follower and the place in it: the same for all attempts.
-fn message_id(follower: u64, sequence: u64) -> String {
-    format!("msg_{:08x}{sequence:016x}", follower & u64::from(u32::MAX))
 }

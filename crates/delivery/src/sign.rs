@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -91,15 +91,27 @@ impl Secret {
     /// The secret of one subscription, for who has none of its own.
     #[must_use]
     pub fn derive(&self, tenant: &str, queue: &str, subscription: &str) -> Self {
+        let parts = [tenant.as_bytes(), queue.as_bytes(), subscription.as_bytes()];
+        Self(self.authenticate(b"posthouse webhook secret 1", &parts).as_ref().to_vec())
+    }
+
+    /// What only who has the secret can say of these parts, for this purpose: HMAC-SHA256.
+    pub(crate) fn authenticate(&self, purpose: &[u8], parts: &[&[u8]]) -> hmac::Tag {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         let mut context = hmac::Context::with_key(&key);
-        context.update(b"posthouse webhook secret 1");
-        for part in [tenant, queue, subscription] {
+        context.update(purpose);
+        for part in parts {
             // Lengths first: no two lists of parts look the same.
             context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
+            context.update(part);
         }
-        Self(context.sign().as_ref().to_vec())
+        context.sign()
+    }
+
+    /// Whether it was who has the secret that said `mac`. Takes as long for every wrong one.
+    pub(crate) fn authenticates(&self, purpose: &[u8], parts: &[&[u8]], mac: &[u8]) -> bool {
+        let own = self.authenticate(purpose, parts);
+        constant_time::verify_slices_are_equal(own.as_ref(), mac).is_ok()
     }
 
     /// The text form, which a receiver needs.
@@ -187,6 +199,19 @@ mod tests {
             assert_ne!(secret, other);
         }
         assert_eq!(Secret::parse(&secret.reveal()).unwrap(), secret);
+    }
+
+    #[test]
+    fn what_was_said_for_one_purpose_is_nothing_for_another() {
+        let [secret, other] = [1, 2].map(|byte| Secret::from_bytes(vec![byte; 32]).unwrap());
+
+        let mac = secret.authenticate(b"a", &[b"x", b"y"]);
+
+        assert!(secret.authenticates(b"a", &[b"x", b"y"], mac.as_ref()));
+        assert!(!secret.authenticates(b"b", &[b"x", b"y"], mac.as_ref()));
+        assert!(!secret.authenticates(b"a", &[b"xy", b""], mac.as_ref()));
+        assert!(!secret.authenticates(b"a", &[b"x", b"y"], &mac.as_ref()[..31]));
+        assert!(!other.authenticates(b"a", &[b"x", b"y"], mac.as_ref()));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub fn defaults(config: &config::Delivery, data_dir: &Path) -> anyhow::Result<De
         guard: Arc::new(Guard { addresses, ports: config.ports.clone() }),
         mail_from: config.smtp.as_ref().map(|smtp| smtp.from.clone()),
         secrets: secrets(config.signing_secret.reveal(), data_dir)?,
+        settle_url: config.settle_url.clone(),
         shown_name: |name| name.strip_prefix(TOPIC_PREFIX).unwrap_or(name),
     })
 }
@@ -81,6 +82,9 @@ pub fn runner(
         bytes_max: config.bytes_max,
         per_subscription_max: config.attempts_per_subscription_max,
         answer_bytes_max: config.answer_bytes_max,
+        unsettled_max: config.unsettled_max,
+        unsettled_per_subscription_max: config.unsettled_per_subscription_max,
+        unsettled_bytes_max: config.unsettled_bytes_max,
     };
     let opener = gate.map(|gate| Arc::new(Sealed(Arc::clone(gate))) as Arc<dyn Opener>);
     Ok(Runner::new(Arc::clone(broker), Outputs { webhook, smtp }, defaults, opener, limits))

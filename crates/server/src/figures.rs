@@ -148,6 +148,8 @@ impl Figures {
             unanswered: counters.unanswered.value(),
             answers: counters.answers.value(),
             answers_nowhere: counters.answers_nowhere.value(),
+            settled_later: counters.settled_later.value(),
+            unsettled: counters.unsettled.value(),
             running: counters.running.value(),
             waiting: counters.waiting.value(),
             resting: counters.resting.value(),

@@ -72,6 +72,10 @@ pub struct DeliveryNumbers {
     pub answers: u64,
     /// Answers that had nowhere to go.
     pub answers_nowhere: u64,
+    /// Messages settled by name.
+    pub settled_later: u64,
+    /// Messages that wait to be settled by name.
+    pub unsettled: u64,
     pub running: u64,
     pub waiting: u64,
     pub resting: u64,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::delivery::Defaults;
+use ::delivery::{Defaults, Settler};
 use anyhow::Context as _;
 use broker::{Broker, BrokerError, Clock, OpenPool, Quotas, TenantDescription, User, tasks};
 use model::permission::Permissions;
@@ -117,6 +117,7 @@ pub async fn run_on(
     let defaults = delivery::defaults(&config.delivery, &config.data_dir)?;
     let gate = open_gate(&config)?;
     let runner = delivery::runner(&config.delivery, &broker, defaults.clone(), gate.as_ref())?;
+    let settler = runner.settler();
     let figures = Figures::new(Arc::clone(&broker), Arc::clone(&store), door.clone());
     let figures = Arc::new(figures.with_delivery(runner.counters()).with_inbox(inbox.clone()));
     let mut serving = JoinSet::new();
@@ -129,8 +130,8 @@ pub async fn run_on(
     serving.spawn(follow_permissions(Arc::clone(&broker), door.clone()));
     let mut acceptors = Vec::new();
     listen_amqp(&config, &door, &mut serving, &mut acceptors, &mut say)?;
-    let queues =
-        listen_queues(&config, &broker, gate.map(|gate| (gate, defaults)), &mut serving, &mut say)?;
+    let checked_by = gate.map(|gate| (gate, defaults, settler));
+    let queues = listen_queues(&config, &broker, checked_by, &mut serving, &mut say)?;
     listen_inbox(&config, inbox.as_ref(), &mut serving, &mut acceptors, &mut say)?;
     serving.spawn(reload_on(hangups(), acceptors));
     listen_metrics(&config, &figures, &alarms, started, &mut serving, &mut say)?;
@@ -331,12 +332,12 @@ fn open_gate(config: &Config) -> anyhow::Result<Option<Arc<Gate>>> {
 fn listen_queues(
     config: &Config,
     broker: &Arc<Broker>,
-    checked_by: Option<(Arc<Gate>, Defaults)>,
+    checked_by: Option<(Arc<Gate>, Defaults, Settler)>,
     serving: &mut JoinSet<()>,
     say: &mut impl FnMut(String),
 ) -> anyhow::Result<Option<QueuesDoor>> {
     let queues = &config.queues;
-    let Some((gate, defaults)) = checked_by else { return Ok(None) };
+    let Some((gate, defaults, settler)) = checked_by else { return Ok(None) };
     let named = |name: &'static str, addresses: &[SocketAddr]| -> Vec<_> {
         addresses.iter().map(|address| (name, *address)).collect()
     };
@@ -348,6 +349,7 @@ fn listen_queues(
         config.queues.clone(),
         Arc::clone(&gate),
         defaults,
+        settler,
     ));
     let door = QueuesDoor::new(operations, gate, access.admin_mode);
     for (name, address) in addresses {

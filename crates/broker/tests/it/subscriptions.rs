@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use broker::follow::{Attempted, PassOn, TOLD_EXCHANGE};
+use broker::follow::{Attempted, Held, PassOn, TOLD_EXCHANGE};
 use broker::{
     Access, Backlog, BrokerError, BrowseFilter, ClaimRequest, Confirmation, ConsumeOptions, Credit,
     Outbox, Outgoing, Output, Poison, Publish, Published, Publisher, Subscribe, Subscribed,
@@ -60,7 +60,8 @@ fn texts(leased: &[Leased]) -> Vec<String> {
 
 fn settle(world: &World, subscription: &Subscription, leased: &[Leased], how: Attempted<'_>) {
     let attempts: Vec<_> = leased.iter().map(|one| (one.clone(), how)).collect();
-    let ticket = world.broker.settle_followed(subscription, &attempts, world.now()).unwrap();
+    let ticket =
+        world.broker.settle_followed(subscription, Held::Leased, &attempts, world.now()).unwrap();
     world.durable(ticket);
 }
 

@@ -16,9 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, http};
 
 use crate::answer::Answer;
@@ -27,7 +25,7 @@ use crate::guard::{Destination, Guard};
 use crate::options::Headers;
 use crate::output::Output;
 use crate::output::connection::{Idle, Sender, Tls, open};
-use crate::request::{Said, Terms, said};
+use crate::request::{Said, Terms, retry_after, said};
 use crate::resolve::{ResolveError, Resolver};
 use crate::sign::{Secret, signature};
 
@@ -253,8 +251,10 @@ fn basic(destination: &Destination) -> Option<String> {
 
 /// What came of a message that is a request of its own, and whether the connection is of further use.
 async fn outcome_of_own(response: Response<Incoming>, terms: Terms) -> (Outcome, bool) {
-    let outcome = match (said(response.status(), response.headers()), terms.answer_bytes_max) {
+    let said = said(response.status(), response.headers(), terms);
+    let outcome = match (said, terms.answer_bytes_max) {
         (Said::Done, Some(bytes_max)) => return answer_of(response, bytes_max).await,
+        (Said::Later(until), _) => Outcome::Later(until),
         (Said::Done, None) | (Said::Forget, _) => Outcome::Delivered,
         (Said::Dead, _) => Outcome::Hopeless(failure_of(&response).reason),
         (Said::Retry, _) => Outcome::Failed(failure_of(&response)),
@@ -301,15 +301,6 @@ fn failure_of(response: &Response<Incoming>) -> Failure {
     }
 }
 
-/// Seconds or a date (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(value).ok()?.duration_since(now).ok()
-}
-
 /// Reads an answer's body; false if the connection is of no use any more.
 async fn drained(response: Response<Incoming>) -> bool {
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
@@ -331,26 +322,5 @@ fn text_of(error: &hyper::Error) -> &'static str {
         "its answer cannot be read"
     } else {
         "the connection ended before an answer"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let of = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
-            retry_after(&headers, now)
-        };
-
-        assert_eq!(of("120"), Some(Duration::from_secs(120)));
-        assert_eq!(of("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), None);
-        assert_eq!(of("soon"), None);
-        assert_eq!(of("-1"), None);
     }
 }

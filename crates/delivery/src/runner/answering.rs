@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use broker::follow::Answering;
+use broker::follow::{Answering, Held};
 use broker::{BrokerError, Subscription};
-use model::Timestamp;
+use model::{Ticket, Timestamp};
 use store::Leased;
 
 use super::Runner;
@@ -12,7 +12,7 @@ use crate::answer::Answer;
 use crate::attempt::{Blame, Failure};
 
 impl Runner {
-    /// Ends a message and sends its answer, in one commit.
+    /// Ends a message that was sent and answered.
     pub(super) fn answer(
         &self,
         subscription: &Arc<Subscription>,
@@ -20,25 +20,36 @@ impl Runner {
         answer: &Answer,
         now: Timestamp,
     ) {
-        let properties = answer.properties(&leased.message);
-        let answering = Answering { properties: &properties, body: &answer.body };
-        match self.broker.answer_followed(subscription, &leased, &answering, now) {
-            Ok(answered) => {
-                self.counters.delivered.add(1);
-                match answered.sent {
-                    Ok(()) => self.counters.answers.add(1),
-                    Err(why) => self.note_nowhere(subscription, &why.to_string()),
-                }
-            }
+        match self.send_answer(subscription, (&leased, Held::Leased), answer, now) {
+            Ok(_) => {}
             // With the subscription its messages are gone.
             Err(BrokerError::NotFound { .. }) => {}
             Err(error) => {
-                let (reason, blame) =
-                    (format!("its answer was not stored: {error}"), Blame::Message);
-                let failure = Failure { reason, blame, retry_after: None };
+                let reason = format!("its answer was not stored: {error}");
+                let failure = Failure { reason, blame: Blame::Message, retry_after: None };
                 self.fail(subscription, leased, &failure, now);
             }
         }
+    }
+
+    /// Ends a message and sends its answer, in one commit.
+    pub(super) fn send_answer(
+        &self,
+        subscription: &Subscription,
+        (leased, held): (&Leased, Held),
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Result<Ticket, BrokerError> {
+        let properties = answer.properties(&leased.message);
+        let answering = Answering { properties: &properties, body: &answer.body };
+        let answered =
+            self.broker.answer_followed(subscription, (leased, held), &answering, now)?;
+        self.counters.delivered.add(1);
+        match answered.sent {
+            Ok(()) => self.counters.answers.add(1),
+            Err(why) => self.note_nowhere(subscription, &why.to_string()),
+        }
+        Ok(answered.ticket)
     }
 
     /// One line per doubling: whoever asks like that asks again.

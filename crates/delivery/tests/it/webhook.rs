@@ -53,7 +53,9 @@ async fn outcome(answer: Answer) -> Outcome {
 fn reason(outcome: Outcome) -> (String, Blame) {
     match outcome {
         Outcome::Failed(failure) => (failure.reason, failure.blame),
-        Outcome::Delivered | Outcome::Answered(_) | Outcome::Hopeless(_) => panic!("{outcome:?}"),
+        Outcome::Delivered | Outcome::Answered(_) | Outcome::Later(_) | Outcome::Hopeless(_) => {
+            panic!("{outcome:?}")
+        }
     }
 }
 

@@ -78,6 +78,7 @@ impl World {
             guard,
             mail_from: None,
             secrets: vec![server_secret()],
+            settle_url: Some("http://posthouse.test".into()),
             shown_name: delivery::as_it_is,
         };
         let limits = Limits {
@@ -85,6 +86,9 @@ impl World {
             bytes_max: 16 * 1024 * 1024,
             per_subscription_max: 4,
             answer_bytes_max: 64 * 1024,
+            unsettled_max: 100,
+            unsettled_per_subscription_max: 10,
+            unsettled_bytes_max: 1024 * 1024,
         };
         let runner = Runner::new(Arc::clone(&broker), outputs, defaults, None, limits);
         let counters = runner.counters();

@@ -15,6 +15,9 @@ use super::reader::Reader;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
+/// Longest public URL of the queue service: it goes into a header.
+const SETTLE_URL_BYTES_MAX: usize = 1024;
+
 /// How messages of subscriptions leave.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -38,6 +41,14 @@ pub struct Delivery {
     pub bytes_max: usize,
     /// Bytes of an answer that somebody waits for.
     pub answer_bytes_max: usize,
+    /// Public URL of the queue service, where messages are settled later; `None` if they cannot be.
+    pub settle_url: Option<Box<str>>,
+    /// Messages that wait to be settled later.
+    pub unsettled_max: usize,
+    /// Of them, of one subscription.
+    pub unsettled_per_subscription_max: usize,
+    /// Bytes of them.
+    pub unsettled_bytes_max: usize,
     /// `whsec_…`, the newest first, separated by commas or lines; empty: one is made and kept beside the messages.
     pub signing_secret: Secret,
     /// Hosts that tokens of Keystone trusts may be sent to.
@@ -82,6 +93,14 @@ pub(super) fn read(r: &mut Reader<'_>) -> Delivery {
             .unwrap_or(usize::MAX),
         answer_bytes_max: usize::try_from(r.bytes("delivery.answer_bytes_max", KIB..=MIB))
             .unwrap_or(usize::MAX),
+        settle_url: settle_url(r),
+        unsettled_max: r.number("delivery.unsettled_max", 1..=1_000_000),
+        unsettled_per_subscription_max: r
+            .number("delivery.unsettled_per_subscription_max", 1..=1_000_000),
+        unsettled_bytes_max: usize::try_from(
+            r.bytes("delivery.unsettled_bytes_max", MIB..=MIB * 1024 * 1024),
+        )
+        .unwrap_or(usize::MAX),
         signing_secret: Secret::new(r.text("delivery.signing_secret")),
         trust_hosts: r.texts("delivery.trust_hosts"),
         smtp: read_smtp(r),
@@ -92,6 +111,27 @@ pub(super) fn read(r: &mut Reader<'_>) -> Delivery {
         }
     }
     delivery
+}
+
+/// A URL that a path can be put behind, without the slash at its end.
+fn settle_url(r: &mut Reader<'_>) -> Option<Box<str>> {
+    let text = r.text("delivery.settle_url");
+    if text.is_empty() {
+        return None;
+    }
+    let is_good = hyper::Uri::try_from(&text).is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.authority().is_some_and(|it| !it.as_str().contains('@'))
+            && url.query().is_none()
+    });
+    if !is_good || text.contains('#') || text.len() > SETTLE_URL_BYTES_MAX {
+        r.refuse(
+            "delivery.settle_url",
+            "must be an http or https URL of at most 1024 bytes, without user, query and fragment",
+        );
+        return None;
+    }
+    Some(text.trim_end_matches('/').into())
 }
 
 fn read_smtp(r: &mut Reader<'_>) -> Option<Smtp> {

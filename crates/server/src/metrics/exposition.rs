@@ -370,6 +370,7 @@ impl Overall {
                     "Answers with nowhere to go.",
                     delivery.answers_nowhere,
                 ),
+                ("posthouse_delivery_settled_later", "Settled later.", delivery.settled_later),
             ],
         )?;
         gauges(
@@ -377,6 +378,7 @@ impl Overall {
             &[
                 ("posthouse_delivery_running", "Attempts that run.", delivery.running),
                 ("posthouse_delivery_waiting", "Subscriptions that wait.", delivery.waiting),
+                ("posthouse_delivery_unsettled", "To be settled later.", delivery.unsettled),
                 ("posthouse_delivery_resting", "Endpoints left alone.", delivery.resting),
             ],
         )

@@ -40,6 +40,7 @@ pub enum Operation {
     SubscriptionUpdate,
     SubscriptionDelete,
     SubscriptionConfirm,
+    MessageSettle,
     PoolList,
     PoolPut,
     PoolGet,
@@ -208,6 +209,12 @@ const fn is_topic(template: &str) -> bool {
 }
 
 impl Route {
+    /// Whether its path is itself the right to use it: nobody has to show who they are.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.operation == Op::MessageSettle
+    }
+
     const fn query(self, query: &'static [Parameter]) -> Self {
         Self { query, ..self }
     }
@@ -266,6 +273,8 @@ pub static ROUTES: &[Route] = &[
     route(PATCH, "/queues/{queue_name}/subscriptions/{subscription_id}", Op::SubscriptionUpdate, Some(R::SubscriptionUpdate), "Changes a subscription.").body("subscription_change").answers(&[(204, "")]).offered(Version2),
     route(DELETE, "/queues/{queue_name}/subscriptions/{subscription_id}", Op::SubscriptionDelete, Some(R::SubscriptionDelete), "Ends a subscription.").answers(&[(204, "")]).offered(Version2),
     route(PUT, "/queues/{queue_name}/subscriptions/{subscription_id}/confirm", Op::SubscriptionConfirm, Some(R::SubscriptionConfirm), "Confirms a subscription, or takes that back.").body("confirm").answers(&[(204, "")]).offered(Version2),
+
+    route(POST, "/settle/{token}", Op::MessageSettle, None, "Settles a message that a webhook took with 202; the token is the right to.").answers(&[(204, "")]).offered(Version2),
 
     route(GET, "/topics", Op::QueueList, Some(R::TopicsGetAll), "Lists topics by name.").query(QUEUES_PAGE).answers(&[(200, "topic_list")]),
     route(PUT, "/topics/{topic_name}", Op::QueuePut, Some(R::TopicsCreate), "Makes a topic; an existing one stays as it is.").body("metadata").answers(&[(201, ""), (204, "")]),
@@ -448,6 +457,11 @@ impl Resource {
         let named =
             first.template.contains("{queue_name}") || first.template.contains("{topic_name}");
         named.then_some(first.family)
+    }
+
+    /// Whether its path is itself the right to use it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.routes.iter().all(|route| route.is_open())
     }
 
     /// The route of a method.

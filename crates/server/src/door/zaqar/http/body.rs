@@ -45,8 +45,22 @@ impl Unread {
             self.drain().await;
             return Ok(Body { bytes: Bytes::new(), given: false });
         }
-        match self.0.read(bytes_max.into()).await {
-            Ok(bytes) => Ok(Body { bytes, given: true }),
+        let bytes = self.read_any(bytes_max.into(), too_large).await?;
+        Ok(Body { bytes, given: true })
+    }
+
+    /// Reads it all, with a length or in HTTP's chunks, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Unread::read`].
+    pub(super) async fn read_any(
+        &mut self,
+        bytes_max: u64,
+        too_large: impl FnOnce() -> Problem,
+    ) -> Result<Bytes, Problem> {
+        match self.0.read(bytes_max).await {
+            Ok(bytes) => Ok(bytes),
             Err(BodyError::TooLarge) => Err(too_large()),
             Err(BodyError::Broken) => Err(Problem::body("Request body could not be read.")),
             Err(BodyError::NoMemory) => Err(Problem::new(

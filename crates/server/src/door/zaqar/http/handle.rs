@@ -35,6 +35,8 @@ impl Service {
     ) -> Handled {
         let family = route.family;
         match route.operation {
+            // Answered before anybody is admitted: its path is the right to it.
+            Op::MessageSettle => Err(Problem::bare(404, "404 Not Found")),
             Op::Home => Ok(self.documents().home(request.version)),
             Op::Ping => self.ping(),
             Op::Health => rare(self.health(request)).await,

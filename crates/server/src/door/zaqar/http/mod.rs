@@ -7,6 +7,7 @@
 //! | `body` | bodies as Zaqar takes them |
 //! | `answer` | responses |
 //! | `handle`, `subscription`, `pool` | from paths, queries and bodies to operations |
+//! | `settle` | settling a message of a webhook later, which needs no admission |
 //! | `write`, `checksum` | their answers as JSON |
 //! | `home`, `openapi` | what there is, for programs |
 
@@ -19,5 +20,6 @@ pub mod listener;
 pub mod openapi;
 mod pool;
 mod service;
+mod settle;
 mod subscription;
 mod write;

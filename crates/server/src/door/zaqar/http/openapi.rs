@@ -59,6 +59,14 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters(route),
         "responses": answers(route),
     });
+    if let (Some(operation), true) = (operation.as_object_mut(), route.is_open()) {
+        let body = json!({
+            "description": "The answer for whoever asked, of any type, where the subscription says `answers`.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        });
+        operation.insert("requestBody".to_owned(), body);
+        operation.insert("security".to_owned(), json!([{}]));
+    }
     if let (Some(operation), Some(rule)) = (operation.as_object_mut(), route.rule) {
         operation.insert("x-policy-rule".to_owned(), json!(rule.name()));
         if matches!(route.offered, Offered::Admin | Offered::Pooling) {
@@ -89,6 +97,9 @@ fn operation_id(route: &Route) -> String {
 
 fn parameters(route: &Route) -> Vec<Value> {
     let header = |name: &str, schema: Value, about: &str| json!({"name": name, "in": "header", "required": true, "description": about, "schema": schema});
+    if route.is_open() {
+        return settle_parameters();
+    }
     let mut parameters = vec![
         header(
             "Client-ID",
@@ -122,7 +133,33 @@ fn parameters(route: &Route) -> Vec<Value> {
     parameters
 }
 
+/// Nobody says who they are; the path says it all.
+fn settle_parameters() -> Vec<Value> {
+    vec![
+        json!({"name": "token", "in": "path", "required": true, "schema": {"type": "string", "minLength": 1},
+            "description": "From the request's `posthouse-ack-url`."}),
+        json!({"name": "posthouse-settle", "in": "header", "schema": {"enum": ["ack", "retry", "dead", "drop"]},
+            "description": "What becomes of the message; `ack` if not given."}),
+        json!({"name": "retry-after", "in": "header", "schema": {"type": "string"},
+            "description": "With `retry`: seconds, or a date."}),
+    ]
+}
+
+/// What settling may be refused with.
+fn settle_answers() -> Value {
+    let refusal = answer("problem", "application/json");
+    let mut answers = Map::new();
+    for status in ["400", "404", "408", "410", "413", "503", "default"] {
+        answers.insert(status.to_owned(), refusal.clone());
+    }
+    answers.insert("204".to_owned(), answer("", ""));
+    answers.into()
+}
+
 fn answers(route: &Route) -> Value {
+    if route.is_open() {
+        return settle_answers();
+    }
     let mut answers = Map::new();
     let home = route.template == "/";
     for (status, schema) in route.answers {

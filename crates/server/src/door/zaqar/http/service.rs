@@ -75,6 +75,16 @@ impl Service {
             answer::name_request(&mut answer);
             return answer;
         }
+        if let Some((resource, variables)) =
+            self.router.find(uri.path()).filter(|it| it.0.is_open())
+        {
+            let mut answer = match resource.route(&head.method) {
+                Some(_) => self.settle(&variables, &head.headers, body).await,
+                None => not_allowed(resource.allow_instead.clone()),
+            };
+            answer::name_request(&mut answer);
+            return answer;
+        }
         let admitted = self.admit(&head.method, uri.path(), uri.query(), &head.headers, peer).await;
         // By reference: what is moved over an await is there twice.
         let mut answer = match admitted {

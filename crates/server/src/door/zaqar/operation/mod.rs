@@ -32,7 +32,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use broker::{Access, Broker};
-use delivery::Defaults;
+use delivery::{Defaults, Settler};
 use model::{Ticket, Timestamp};
 
 pub(crate) use claims::{ClaimView, NewClaim};
@@ -58,6 +58,8 @@ pub struct Operations {
     gate: Arc<Gate>,
     /// What subscribers and their options are checked against.
     delivery: Defaults,
+    /// What receivers of webhooks settle later.
+    settler: Settler,
     /// The projects that requests came for lately.
     projects: RwLock<HashMap<Box<str>, Access>>,
     /// The rules of queues without metadata.
@@ -76,9 +78,15 @@ pub(crate) struct Done<T> {
 impl Operations {
     /// The operations on this broker.
     #[must_use]
-    pub fn new(broker: Arc<Broker>, limits: Queues, gate: Arc<Gate>, delivery: Defaults) -> Self {
+    pub fn new(
+        broker: Arc<Broker>,
+        limits: Queues,
+        gate: Arc<Gate>,
+        delivery: Defaults,
+        settler: Settler,
+    ) -> Self {
         let plain = Arc::new(Rules::of(&Metadata::default(), &limits));
-        Self { broker, limits, gate, delivery, projects: RwLock::default(), plain }
+        Self { broker, limits, gate, delivery, settler, projects: RwLock::default(), plain }
     }
 
     /// The limits that an operator chose.
@@ -91,6 +99,11 @@ impl Operations {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.broker.now()
+    }
+
+    /// What receivers of webhooks settle later.
+    pub(crate) fn settler(&self) -> &Settler {
+        &self.settler
     }
 
     /// What tells which tickets are durable.
