@@ -204,6 +204,12 @@ fn a_message_that_waits_to_be_settled_survives_a_kill_and_its_address_does_too()
         assert_eq!(settle(&program, &path_of(request), "", "no").status, 410);
     }
 
+    // That the answers were taken is on the disk when what came after it is.
+    channel.declare_durable("later", &[]).unwrap();
+    channel.confirms();
+    channel.publish("", "later", &Properties::persistent(), b"x");
+    channel.wait_confirms(1);
+
     // Settled for good: a further kill brings nothing back.
     program.restart();
     let channel = self::channel(&program);
