@@ -33,13 +33,19 @@ impl BodyMemory {
     }
 }
 
+/// What a body has of a memory, until it is dropped.
+#[derive(Debug)]
+struct Share {
+    memory: BodyMemory,
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
 /// A body that nobody has read yet.
 #[derive(Debug)]
 pub(crate) struct Unread {
     incoming: Incoming,
-    memory: Option<BodyMemory>,
-    /// What the body has of it, until it is dropped.
-    reserved: Option<OwnedSemaphorePermit>,
+    /// Boxed: every request of every door has room for it, and most have none.
+    share: Option<Box<Share>>,
     length: Option<u64>,
     timeout: Duration,
     /// The client waits to be told to send it (`Expect: 100-continue`).
@@ -66,13 +72,13 @@ impl Unread {
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.trim().parse().ok());
         let waits = headers.contains_key(EXPECT);
-        Self { incoming, memory: None, reserved: None, length, timeout, waits }
+        Self { incoming, share: None, length, timeout, waits }
     }
 
     /// The same, in a memory that it shares. What it takes of it is counted as it comes, never as it is announced, and
     /// is free again when this is dropped.
     pub(crate) fn within(mut self, memory: &BodyMemory) -> Self {
-        self.memory = Some(memory.clone());
+        self.share = Some(Box::new(Share { memory: memory.clone(), reserved: None }));
         self
     }
 
@@ -96,8 +102,10 @@ impl Unread {
             Ok(collected) => collected,
             Err(_) => Err(BodyError::Late(timeout)),
         };
-        if collected.is_err() {
-            self.reserved = None;
+        if collected.is_err()
+            && let Some(share) = &mut self.share
+        {
+            share.reserved = None;
         }
         if let Err(BodyError::TooLarge | BodyError::NoMemory) = collected {
             self.drain().await;
@@ -132,16 +140,16 @@ impl Unread {
 
     /// Has memory for so many bytes in all.
     fn reserve(&mut self, bytes: u64) -> Result<(), BodyError> {
-        let Some(memory) = &self.memory else { return Ok(()) };
-        let has = self.reserved.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(share) = &mut self.share else { return Ok(()) };
+        let has = share.reserved.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wants = bytes.saturating_sub(UNCOUNTED_BYTES).saturating_sub(has as u64);
         if wants == 0 {
             return Ok(());
         }
-        let more = memory.take(wants).ok_or(BodyError::NoMemory)?;
-        match &mut self.reserved {
+        let more = share.memory.take(wants).ok_or(BodyError::NoMemory)?;
+        match &mut share.reserved {
             Some(reserved) => reserved.merge(more),
-            None => self.reserved = Some(more),
+            None => share.reserved = Some(more),
         }
         Ok(())
     }
