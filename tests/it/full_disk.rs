@@ -1,17 +1,18 @@
 //! A disk without space: what fills queues waits or is refused softly, everything else goes on.
 
 use it::value::table;
+use it::{Answer, Receiver, SmallDisk, frame};
 use it::{Channel, Connection, Http, Login, PATIENCE, Program, Properties, SILENCE};
-use it::{SmallDisk, frame};
 use serde_json::json;
 
 const WHY: &str = "is not ours to starve";
 const COMMIT: u16 = 20;
-const SETTINGS: [&str; 4] = [
+const SETTINGS: [&str; 5] = [
     "store.segment_bytes=4MiB",
     "store.reserve_segments=2",
     "alarms.disk_free_min=0",
     "alarms.interval=20ms",
+    "delivery.settle_url=http://queues.example.org",
 ];
 
 /// A program on a disk that has space yet.
@@ -168,6 +169,37 @@ fn a_refused_message_that_cannot_be_dead_lettered_comes_again_and_the_connection
         refused = channel.delivery(SILENCE);
     }
     assert_eq!(program.log().matches("dead letters wait on").count(), 1, "said once");
+}
+
+#[test]
+fn a_webhook_hears_that_a_message_is_given_up_only_when_it_is() {
+    let Some((program, disk)) = start() else { return };
+    let channel = connect(&program).channel();
+    channel.declare_durable("q", &[]).unwrap();
+    let receiver = Receiver::answering(vec![Answer::status(202); 99].into_iter());
+    let subscriptions = "/v2/queues/q/subscriptions";
+    let options = json!({"form": "request", "settle_within": 3600, "dead_letter_queue": "dead"});
+    let body = json!({"subscriber": receiver.url(), "options": options}).to_string();
+    let made = Http::new(&program).with("X-Project-Id", "/").post(subscriptions, &body);
+    assert_eq!(made.status, 201);
+    channel.send("q", "1");
+    let url = receiver.next().exact_header("posthouse-ack-url").to_owned();
+    let path = url.strip_prefix("http://queues.example.org").unwrap();
+    let give_up = || Http::new(&program).with("posthouse-settle", "dead").post(path, "").status;
+    let starving = starve(&program, &disk);
+
+    assert_eq!(give_up(), 503);
+    // Whoever has published is not read from while there is no space.
+    let dead = || connect(&program).channel().inspect("dead").map_or(0, |queue| queue.messages);
+    assert_eq!(dead(), 0);
+
+    drop(starving);
+    disk.make_room();
+    let until = std::time::Instant::now() + PATIENCE;
+    while give_up() != 204 {
+        assert!(std::time::Instant::now() < until, "it is not given up");
+    }
+    assert_eq!(dead(), 1);
 }
 
 #[test]

@@ -252,9 +252,8 @@ impl Broker {
         }))
     }
 
-    /// Ends messages of a subscription, or their leases, all in one commit.
-    ///
-    /// If there is no space for what is given up, it is handed out again a little later.
+    /// Ends messages of a subscription, or their leases, all in one commit. Returned is when that is durable; `None` if
+    /// there is no space for what is given up, which is handed out again a little later.
     ///
     /// # Errors
     ///
@@ -265,7 +264,7 @@ impl Broker {
         held: Held,
         attempts: &[(Leased, Attempted<'_>)],
         now: Timestamp,
-    ) -> Result<Ticket, BrokerError> {
+    ) -> Result<Option<Ticket>, BrokerError> {
         let follower = subscription.follower();
         let (mut changes, mut copies, mut reached) = (Vec::new(), Vec::new(), Vec::new());
         for (leased, attempted) in attempts {
@@ -373,13 +372,13 @@ impl Broker {
         copies: Vec<(Sequence, Change)>,
         reached: Vec<RouteTarget>,
         now: Timestamp,
-    ) -> Result<Ticket, BrokerError> {
+    ) -> Result<Option<Ticket>, BrokerError> {
         let given_up: Vec<Sequence> = copies.iter().map(|it| it.0).collect();
         let moved = given_up.iter().map(|it| ended(follower, *it, held));
         let handout = if given_up.is_empty() { Handout::AtOnce } else { Handout::WhenDurable };
         let moved = moved.chain(copies.into_iter().map(|it| it.1));
         let changes = plain.iter().cloned().chain(moved).collect();
-        let receipt = match self
+        let ticket = match self
             .pool
             .commit(Commit { changes, now, handout, ..Commit::default() })
             .now()
@@ -390,7 +389,7 @@ impl Broker {
                     tracing::info!(queue = %follower.name, "deliveries are given up again");
                 }
                 self.follow_up(reached, now, 0);
-                receipt
+                Some(receipt.ticket)
             }
             Err(error) if error.retryable() && !given_up.is_empty() && held == Held::Leased => {
                 if self.stalls.given_up.failed(now) {
@@ -400,14 +399,15 @@ impl Broker {
                 let back = Settlement::Release { not_before: later, counted: false };
                 let released = given_up.iter().map(|it| settle(follower, *it, back));
                 let changes = plain.into_iter().chain(released).collect();
-                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?
+                self.pool.commit(Commit { changes, now, ..Commit::default() }).now()?;
+                None
             }
             Err(error) => return Err(error.into()),
         };
         if let Some(id) = follower.feeds() {
             self.note_if_ready(id, follower);
         }
-        Ok(receipt.ticket)
+        Ok(ticket)
     }
 
     /// What came back is news.

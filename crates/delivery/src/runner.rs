@@ -539,7 +539,7 @@ impl Runner {
         now: Timestamp,
     ) -> Option<Ticket> {
         match self.broker.settle_followed(subscription, held, &[(leased, attempted)], now) {
-            Ok(ticket) => Some(ticket),
+            Ok(ticket) => ticket,
             // With the subscription its messages are gone.
             Err(BrokerError::NotFound { .. }) => None,
             Err(error) => {

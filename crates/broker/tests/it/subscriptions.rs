@@ -62,7 +62,7 @@ fn settle(world: &World, subscription: &Subscription, leased: &[Leased], how: At
     let attempts: Vec<_> = leased.iter().map(|one| (one.clone(), how)).collect();
     let ticket =
         world.broker.settle_followed(subscription, Held::Leased, &attempts, world.now()).unwrap();
-    world.durable(ticket);
+    world.durable(ticket.unwrap());
 }
 
 #[test]
