@@ -39,7 +39,7 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Most messages that a lane leases at once; it has at most half as many more under way. 1 to 10 000, default 500.
     pub batch: u32,
-    /// Connections to the database. 1 to 16, default 2: one leases while the other settles.
+    /// Connections to the database. 1 to 16, default 3: one leases while others settle or wait for the disk.
     pub lanes: u32,
     /// How long a message may take to be sent. Default 30 s.
     pub send_timeout: Duration,
@@ -63,7 +63,7 @@ impl Default for Settings {
         Self {
             schedule: Schedule::default(),
             batch: 500,
-            lanes: 2,
+            lanes: 3,
             send_timeout: Duration::from_secs(30),
             lease: Duration::from_secs(90),
             retention: Duration::from_secs(24 * 3600),

@@ -61,7 +61,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         server::telemetry::start(&Log { level: self.log.clone(), format: LogFormat::Text });
-        // Two threads, because a relay has two lanes: one settles while the other leases.
+        // Two threads: one sends what was leased while the other reads what is leased next.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("relay")
