@@ -1,7 +1,8 @@
 //! Keys that are passed over for the moment: they are being sent here, or something is before them. And keys that go on:
 //! what was leased of them is sent, and more stands behind it.
 //!
-//! Hints only, so that a look does not find the same rows again and again, and need not come across a row of a key to go on with it. What may be sent is decided by the database.
+//! Hints only, so that a look does not find the same rows again and again, and need not come across a row of a key to go on
+//! with it. What may be sent is decided by the database.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
