@@ -315,6 +315,19 @@ fn passwords_do_not_cross_clear_text_where_that_is_forbidden() {
     assert!(status == 403 && why.contains("TLS"), "{why}");
 }
 
+/// A channel of the user `mine` in the tenant `my/own`, where the queue `q` is from now on.
+fn own_channel(program: &Program) -> Channel {
+    let login = Login {
+        user: "mine".to_owned(),
+        password: "secret".to_owned(),
+        tenant: "my/own".to_owned(),
+        ..Login::default()
+    };
+    let channel = Connection::open(program.address, &login).unwrap().channel();
+    channel.declare_durable("q", &[]).unwrap();
+    channel
+}
+
 #[test]
 fn a_token_stands_for_a_user_in_its_tenants() {
     let folder = tempfile::tempdir().unwrap();
@@ -337,14 +350,7 @@ fn a_token_stands_for_a_user_in_its_tenants() {
     let tokens = format!("inbox.tokens={}", file.display());
     let settings = [users(&folder), tokens];
     let Some(program) = start("*/* = queue q", &[&settings[0], &settings[1]]) else { return };
-    let login = Login {
-        user: "mine".to_owned(),
-        password: "secret".to_owned(),
-        tenant: "my/own".to_owned(),
-        ..Login::default()
-    };
-    let own = Connection::open(program.address, &login).unwrap().channel();
-    own.declare_durable("q", &[]).unwrap();
+    let own = own_channel(&program);
     let document = message(ID).to_string();
     let status = |token: &str, path: &str| {
         sender(&program).with("Authorization", token).post(path, &document).status
@@ -385,14 +391,7 @@ fn a_jwt_stands_for_its_user_in_the_tenants_that_it_names() {
         "queues.token.algorithms=HS256",
     ];
     let Some(program) = start("*/* = queue q", &settings) else { return };
-    let login = Login {
-        user: "mine".to_owned(),
-        password: "secret".to_owned(),
-        tenant: "my/own".to_owned(),
-        ..Login::default()
-    };
-    let own = Connection::open(program.address, &login).unwrap().channel();
-    own.declare_durable("q", &[]).unwrap();
+    let _own = own_channel(&program);
     let status = |token: &str, path: &str| {
         let shown = format!("Bearer {token}");
         sender(&program).with("Authorization", &shown).post(path, &message(ID).to_string()).status

@@ -30,6 +30,24 @@ impl Random {
         usize::try_from(self.below(end as u64)).unwrap_or(0)
     }
 
+    /// Bytes cut, repeated from a place on, or with a byte of chance, one to four times. What a decoder takes gets it further
+    /// that way than bytes that are all chance.
+    pub fn changed(&mut self, input: &[u8]) -> Vec<u8> {
+        let mut changed = input.to_vec();
+        for _ in 0..=self.index(4) {
+            let at = self.index(changed.len());
+            match self.below(4) {
+                0 => changed.truncate(at),
+                1 => changed.extend_from_within(at..),
+                _ => {
+                    let [byte, ..] = self.next_u64().to_le_bytes();
+                    changed.iter_mut().skip(at).take(1).for_each(|it| *it = byte);
+                }
+            }
+        }
+        changed
+    }
+
     /// True `times` in `of` times.
     pub fn chance(&mut self, times: u64, of: u64) -> bool {
         self.below(of) < times

@@ -63,26 +63,10 @@ mod tests {
     /// Flips, cuts and repeats what is known to be taken: deeper than bytes that are all chance.
     #[test]
     fn changed_inputs_of_the_corpus_hold_as_well() {
-        let mut state = 1_u64;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            usize::try_from(state >> 33).unwrap() % below.max(1)
-        };
+        let mut random = testkit::random::Random::new(1);
         for input in corpus() {
             for _ in 0..1000 {
-                let mut changed = input.clone();
-                for _ in 0..=random(4) {
-                    let at = random(changed.len());
-                    match random(4) {
-                        0 => changed.truncate(at),
-                        1 => changed.extend_from_within(at.min(changed.len())..),
-                        _ => {
-                            let byte = u8::try_from(random(256)).unwrap();
-                            changed.iter_mut().skip(at).take(1).for_each(|it| *it = byte);
-                        }
-                    }
-                }
-                fuzz_document(&changed).unwrap();
+                fuzz_document(&random.changed(&input)).unwrap();
             }
         }
     }

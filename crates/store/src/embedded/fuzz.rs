@@ -108,18 +108,7 @@ mod tests {
         for (target, check) in TARGETS {
             for input in corpus(target) {
                 for _ in 0..2000 {
-                    let mut changed = input.clone();
-                    for _ in 0..=random.index(4) {
-                        let at = random.index(changed.len().max(1));
-                        match random.below(4) {
-                            0 => changed.truncate(at),
-                            1 => changed.extend_from_within(at.min(changed.len())..),
-                            _ => changed.iter_mut().skip(at).take(1).for_each(|byte| {
-                                *byte = random.next_u64().to_le_bytes()[0];
-                            }),
-                        }
-                    }
-                    let _sound = check(&changed);
+                    let _sound = check(&random.changed(&input));
                 }
             }
         }

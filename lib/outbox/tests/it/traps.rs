@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use posthouse_outbox::{Message, Outbox, SendError, Sent, State, Which};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{Connection as _, Postgres, Sqlite, SqliteConnection};
+use sqlx::{Connection as _, Postgres, Sqlite, SqliteConnection, SqlitePool};
 
 use crate::broken_commit::{Lost, loses_first_commit};
 use crate::on_every_database;
@@ -140,6 +140,24 @@ async fn a_commit_of_which_nobody_knows_is_looked_up_and_repeated_without_a_seco
     }
 }
 
+/// Lets the database of this pool's one connection have 256 KiB.
+async fn leave_little_space(pool: &SqlitePool) {
+    let small = "create table orders (body blob); pragma max_page_count = 64";
+    sqlx::raw_sql(small).execute(pool).await.unwrap();
+}
+
+async fn find_no_space(connection: &mut SqliteConnection) {
+    let large = sqlx::raw_sql("insert into orders values (zeroblob(1000000))");
+    assert!(large.execute(connection).await.is_err());
+}
+
+/// What somebody else sees of it.
+async fn messages_in(at: &SqliteConnectOptions) -> i64 {
+    let mut other = SqliteConnection::connect_with(at).await.unwrap();
+    let count = sqlx::query_scalar("select count(*) from posthouse_outbox");
+    count.fetch_one(&mut other).await.unwrap()
+}
+
 /// SQLite undoes a transaction by itself when it finds no space. What comes after it on the same connection is as durable
 /// as ever, and nothing keeps the lock of all writers.
 #[tokio::test]
@@ -150,14 +168,9 @@ async fn a_transaction_that_found_no_space_leaves_nothing_behind_in_its_connecti
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(at.clone()).await.unwrap();
     let outbox = Outbox::<Sqlite>::new(pool.clone());
     outbox.migrate().await.unwrap();
-    sqlx::raw_sql("create table orders (body blob); pragma max_page_count = 64")
-        .execute(&pool)
-        .await
-        .unwrap();
+    leave_little_space(&pool).await;
     let mut full = outbox.begin().await.unwrap();
-    let found_none =
-        sqlx::raw_sql("insert into orders values (zeroblob(1000000))").execute(&mut *full).await;
-    assert!(found_none.is_err());
+    find_no_space(&mut full).await;
     drop(full.rollback().await);
 
     outbox.begin().await.unwrap().rollback().await.unwrap();
@@ -165,12 +178,7 @@ async fn a_transaction_that_found_no_space_leaves_nothing_behind_in_its_connecti
     after.send(&message("after")).await.unwrap();
     after.commit().await.unwrap();
 
-    let mut other = SqliteConnection::connect_with(&at).await.unwrap();
-    let there: i64 = sqlx::query_scalar("select count(*) from posthouse_outbox")
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
-    assert_eq!(there, 1);
+    assert_eq!(messages_in(&at).await, 1);
 }
 
 /// The same for transactions that an application begins itself, with a pool as docs/outbox.md has it.
@@ -186,14 +194,9 @@ async fn a_pool_that_asks_its_connections_is_safe_after_no_space() {
     let pool = pool.connect_with(at.clone()).await.unwrap();
     let outbox = Outbox::<Sqlite>::new(pool.clone());
     outbox.migrate().await.unwrap();
-    sqlx::raw_sql("create table orders (body blob); pragma max_page_count = 64")
-        .execute(&pool)
-        .await
-        .unwrap();
+    leave_little_space(&pool).await;
     let mut full = pool.begin().await.unwrap();
-    let found_none =
-        sqlx::raw_sql("insert into orders values (zeroblob(1000000))").execute(&mut *full).await;
-    assert!(found_none.is_err());
+    find_no_space(&mut full).await;
     drop(full.rollback().await);
 
     pool.begin().await.unwrap().rollback().await.unwrap();
@@ -201,10 +204,5 @@ async fn a_pool_that_asks_its_connections_is_safe_after_no_space() {
     outbox.send(&mut after, &message("after")).await.unwrap();
     after.commit().await.unwrap();
 
-    let mut other = SqliteConnection::connect_with(&at).await.unwrap();
-    let there: i64 = sqlx::query_scalar("select count(*) from posthouse_outbox")
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
-    assert_eq!(there, 1);
+    assert_eq!(messages_in(&at).await, 1);
 }
