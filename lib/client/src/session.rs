@@ -25,7 +25,7 @@ use crate::delivery::{Delivery, Origin, Receipt};
 use crate::error::{AskError, ConnectError};
 use crate::intake::Flow;
 use crate::link::{Command, Lasting, Status};
-use crate::transport::{self, Stream};
+use crate::transport::{self, Stream, TransportError};
 pub(crate) use asking::questions_of;
 use asking::{Asker, Asking};
 
@@ -465,13 +465,17 @@ impl Session<'_> {
     fn broken(&mut self, error: io::Error) -> End {
         let error = match error.kind() {
             io::ErrorKind::UnexpectedEof => ConnectError::Silent,
+            _ if transport::blames_our_certificate(&error) => {
+                let place = self.lasting.address.place();
+                TransportError::Certificate { place, source: error }.into()
+            }
             _ => ConnectError::Lost(error),
         };
         self.ends(error);
         self.end.take().unwrap_or(End::Closed)
     }
 
-    /// After a write has failed: the broker may have said why before it closed.
+    /// After a write has failed: the broker, or the TLS below it, may have said why before it closed.
     async fn last_words(
         &mut self,
         reader: &mut ReadHalf<Box<dyn Stream>>,
@@ -479,15 +483,16 @@ impl Session<'_> {
         error: io::Error,
     ) -> End {
         let listen = async {
-            while read_some(reader, input).await.is_ok() {
-                self.take(input);
-                if self.end.is_some() {
-                    return;
+            while self.end.is_none() {
+                match read_some(reader, input).await {
+                    Ok(_) => self.take(input),
+                    Err(unread) => return Some(unread).filter(transport::blames_our_certificate),
                 }
             }
+            None
         };
-        drop(tokio::time::timeout(Duration::from_secs(1), listen).await);
-        self.end.take().unwrap_or_else(|| self.broken(error))
+        let alert = tokio::time::timeout(Duration::from_secs(1), listen).await.ok().flatten();
+        self.end.take().unwrap_or_else(|| self.broken(alert.unwrap_or(error)))
     }
 }
 

@@ -39,6 +39,17 @@ pub enum TransportError {
         /// What the system or the TLS library says.
         source: io::Error,
     },
+    /// The broker wants a certificate and got none, or does not take ours: its authority is another, it has expired. Do
+    /// not try again with the same.
+    #[error(
+        "{place} does not take our TLS certificate, or misses one; see certfile and keyfile in the address"
+    )]
+    Certificate {
+        /// Host and port.
+        place: String,
+        /// The broker's words.
+        source: io::Error,
+    },
     /// The host is not a name that a certificate could have.
     #[error("`{0}` is not a name that a certificate could have")]
     Name(String),
@@ -70,11 +81,32 @@ pub(crate) async fn connect(address: &Address) -> Result<Box<dyn Stream>, Transp
     let name = ServerName::try_from(address.host.clone())
         .map_err(|_| TransportError::Name(address.host.clone()))?;
     let connector = TlsConnector::from(Arc::new(client_config(address)?));
-    let stream = connector
-        .connect(name, stream)
-        .await
-        .map_err(|source| TransportError::Handshake { place, source })?;
+    let stream = connector.connect(name, stream).await.map_err(|source| {
+        match blames_our_certificate(&source) {
+            true => TransportError::Certificate { place, source },
+            false => TransportError::Handshake { place, source },
+        }
+    })?;
     Ok(Box::new(stream))
+}
+
+/// Whether the peer's alert is about the certificate that we showed or did not show. With TLS 1.3 it comes after our side of
+/// the handshake has ended (RFC 8446 §4.4.2.4), with the first bytes that are read.
+pub(crate) fn blames_our_certificate(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+    )
 }
 
 fn client_config(address: &Address) -> Result<ClientConfig, TransportError> {

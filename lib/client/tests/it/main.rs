@@ -13,6 +13,7 @@ mod blocking;
 #[path = "../../../outbox/tests/it/broken_commit.rs"]
 mod broken_commit;
 mod broker;
+mod certificates;
 mod consuming;
 mod crashes;
 mod cutter;

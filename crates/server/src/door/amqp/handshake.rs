@@ -49,6 +49,8 @@ pub(crate) enum Refused {
     Protocol(String),
     #[error("login refused for user '{0}'")]
     Login(String),
+    #[error("login refused: no certificate of the peer stands for a user")]
+    NoCertificate,
 }
 
 /// What a login asks for.
@@ -56,6 +58,7 @@ pub(crate) enum Refused {
 enum Login {
     Password { user: String, password: Vec<u8> },
     Certificate { user: String },
+    NoCertificate,
     Malformed,
 }
 
@@ -150,29 +153,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     }
 
     async fn check(&mut self, login: Login, mechanism: &str) -> Result<(), Refused> {
-        let (user, accepted) = match login {
+        let outcome = match login {
             Login::Malformed => {
                 self.connection.abort();
                 return Err(Refused::Protocol(format!("malformed {mechanism} response")));
             }
-            Login::Certificate { user } => {
-                let known = self.shared.broker.users.get(&user).is_some();
-                (user, known)
-            }
+            Login::NoCertificate => Err(Refused::NoCertificate),
+            Login::Certificate { user } => match self.shared.broker.users.get(&user) {
+                Some(_) => Ok(user),
+                None => Err(Refused::Login(user)),
+            },
             Login::Password { user, password } => {
                 let (logins, peer) = (&self.shared.logins, self.peer.address.ip());
                 let accepted = logins.may_send_passwords(peer, self.peer.tls)
                     && logins.is_right(&user, &password, peer).await;
-                (user, accepted)
+                if accepted { Ok(user) } else { Err(Refused::Login(user)) }
             }
         };
         let counters = &self.shared.broker.counters;
-        if accepted {
-            counters.logins.add(1);
-            self.user = user;
-            self.connection.authenticated(&mut self.output);
-            return Ok(());
-        }
+        let refused = match outcome {
+            Ok(user) => {
+                counters.logins.add(1);
+                self.user = user;
+                self.connection.authenticated(&mut self.output);
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
         counters.logins_failed.add(1);
         let text = format!(
             "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
@@ -182,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         if close == Close::WithFrame {
             self.linger().await;
         }
-        Err(Refused::Login(user))
+        Err(refused)
     }
 
     fn open(mut self, access: Access) -> Opened<S> {
@@ -254,7 +261,7 @@ fn login(mechanism: &str, response: &[u8], peer: &Peer) -> Login {
         "EXTERNAL" => {
             return match &peer.certificate {
                 Some(user) => Login::Certificate { user: user.clone() },
-                None => Login::Malformed,
+                None => Login::NoCertificate,
             };
         }
         _ => None,
