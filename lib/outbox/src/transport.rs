@@ -69,16 +69,24 @@ pub fn open(address: &str) -> Result<Box<dyn Transport>, Error> {
         #[cfg(feature = "amqp")]
         Some("amqp" | "amqps") => Ok(Box::new(amqp::Amqp::new(address)?)),
         #[cfg(feature = "http")]
-        Some("http" | "https") => match address.contains("/queues/") {
-            true => Ok(Box::new(http::Queue::new(address)?)),
-            false => Ok(Box::new(http::Inbox::new(address)?)),
-        },
+        Some("http" | "https") if is_inbox(address) => Ok(Box::new(http::Inbox::new(address)?)),
+        #[cfg(feature = "http")]
+        Some("http" | "https") => Ok(Box::new(http::Queue::new(address)?)),
         // The address may have a password, so it is not repeated.
         _ => Err(Error::Invalid(
             "where to must be an address that begins with amqp://, amqps://, http:// or https://"
                 .to_owned(),
         )),
     }
+}
+
+/// Whether an address names an inbox, as [`open`] understands it: the one far end that takes signed requests
+/// ([`http::Inbox::signed`]).
+#[cfg(feature = "http")]
+#[must_use]
+pub fn is_inbox(address: &str) -> bool {
+    let is_http = address.starts_with("http://") || address.starts_with("https://");
+    is_http && !address.contains("/queues/")
 }
 
 /// Which message takes which transport: the first route that fits.

@@ -1,17 +1,24 @@
 //! `posthouse relay`: the relay as a program, for applications in any language.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use posthouse_outbox::{Dialect, Outbox, Routes, Schedule, Settings, transport};
+use posthouse_outbox::signature::Secret;
+use posthouse_outbox::transport::{self, Transport, http::Inbox};
+use posthouse_outbox::{Dialect, Outbox, Routes, Schedule, Settings};
+use server::auth::secret_file;
 use server::config::units::parse_duration;
 use server::config::{Log, LogFormat};
 
 use super::database::{Database, with_outbox};
 use super::serve::told_to_end;
 use crate::printer::Printer;
+
+/// Limit of a file with a secret, in bytes: far more than any secret.
+const SECRET_BYTES_MAX: u64 = 4096;
 
 /// Send what applications have put into their outbox.
 ///
@@ -29,6 +36,10 @@ pub(super) struct Relay {
     /// rest; the first that fits is taken. May be given several times.
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<String>,
+    /// File with a secret (whsec_…) to sign requests to inboxes with, as Standard Webhooks says. Nobody but its owner
+    /// and group may be able to read it.
+    #[arg(long, env = "POSTHOUSE_RELAY_SECRET_FILE", value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// Make the tables or bring them up to date first.
     #[arg(long)]
     migrate: bool,
@@ -96,20 +107,38 @@ impl Relay {
     }
 
     fn routes(&self) -> anyhow::Result<Routes> {
+        let destinations = self.destinations()?;
+        let secret = match &self.secret_file {
+            Some(path) => {
+                ensure!(
+                    destinations.iter().any(|(_, _, to)| transport::is_inbox(to)),
+                    "--secret-file signs requests to inboxes (http://, https://), and nothing is sent to one"
+                );
+                Some(secret(path)?)
+            }
+            None => None,
+        };
         let mut routes = Routes::default();
+        for (source, topic, to) in destinations {
+            routes = routes.to(source, topic, open(to, secret.as_ref())?);
+        }
+        Ok(routes)
+    }
+
+    /// Sources, topics and where they go, in the order in which they are looked through.
+    fn destinations(&self) -> anyhow::Result<Vec<(&str, &str, &str)>> {
+        let mut destinations = Vec::new();
         for route in &self.routes {
             let parts =
                 route.split_once('=').and_then(|(from, to)| Some((from.split_once('/')?, to)));
             let Some(((source, topic), to)) = parts else {
                 bail!("a route is SOURCE/TOPIC=URL, not `{route}`");
             };
-            routes = routes.to(source, topic, transport::open(to)?);
+            destinations.push((source, topic, to));
         }
-        match &self.to {
-            Some(to) => Ok(routes.to("*", "*", transport::open(to)?)),
-            None if self.routes.is_empty() => bail!("say where to: --to URL or --route"),
-            None => Ok(routes),
-        }
+        destinations.extend(self.to.as_deref().map(|to| ("*", "*", to)));
+        ensure!(!destinations.is_empty(), "say where to: --to URL or --route");
+        Ok(destinations)
     }
 
     fn settings(&self) -> Settings {
@@ -128,4 +157,25 @@ impl Relay {
             ..Settings::default()
         }
     }
+}
+
+/// The transport of an address; requests to an inbox are signed if there is a secret.
+fn open(address: &str, secret: Option<&Secret>) -> anyhow::Result<Box<dyn Transport>> {
+    match secret {
+        Some(secret) if transport::is_inbox(address) => {
+            Ok(Box::new(Inbox::new(address)?.signed(secret.clone())))
+        }
+        _ => Ok(transport::open(address)?),
+    }
+}
+
+fn secret(path: &Path) -> anyhow::Result<Secret> {
+    let text = secret_file::read(path, SECRET_BYTES_MAX)?;
+    let text = text.trim();
+    ensure!(
+        !text.is_empty(),
+        "file {} is empty; `posthouse token create --signing` makes a secret for it",
+        path.display()
+    );
+    Secret::new(text).with_context(|| format!("file {} cannot be used", path.display()))
 }

@@ -1,7 +1,9 @@
 //! Transports over TLS with an authority of one's own, and requests that are signed instead of showing a password: the program
 //! and the library against a real server.
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use it::Channel;
@@ -118,7 +120,8 @@ async fn a_certificate_that_nobody_vouches_for_gets_no_message() {
     assert!(channel.take("q").is_none());
 }
 
-/// A server with a file of tokens, which has a secret of the user `guest` in the tenant `/`; and the secret.
+/// A server with a file of tokens, which has a secret of the user `guest` in the tenant `/`; and the secret, which is in the
+/// file `secret` as well.
 fn start_signed(folder: &Path) -> (it::Program, Channel, Secret) {
     let tokens = folder.join("tokens.json");
     let mut create = it::program::command();
@@ -126,7 +129,9 @@ fn start_signed(folder: &Path) -> (it::Program, Channel, Secret) {
     create.args(arguments).args(["--project", "/"]).arg("--file").arg(&tokens);
     let made = create.output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let secret = Secret::new(String::from_utf8(made.stdout).unwrap().trim()).unwrap();
+    let text = String::from_utf8(made.stdout).unwrap();
+    secret_file(folder, "secret", &text, 0o600);
+    let secret = Secret::new(text.trim()).unwrap();
     let server = it::Program::start_with(&[
         "inbox.listen=127.0.0.1:0",
         "inbox.routes=*/* = queue q",
@@ -149,6 +154,80 @@ async fn a_relay_that_signs_needs_to_show_nothing_else() {
 
     assert_eq!(channel.take_soon("q").properties.message_id, Some(message.id.to_string()));
     relay.stop().await;
+}
+
+fn secret_file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+/// The program as a relay that signs with the secret of a file.
+fn signing(database: &str, to: &str, secret_file: &Path) -> Command {
+    let mut relay = it::program::command();
+    relay.args(["relay", "--database", database, "--to", to, "--factor", "1"]);
+    relay.arg("--secret-file").arg(secret_file);
+    relay
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_signs_and_what_a_wrong_secret_has_signed_stays_until_the_right_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, channel, _) = start_signed(folder.path());
+    let (outbox, database) = outbox(folder.path()).await;
+    let to = format!("http://{}/inbox/", server.inbox.expect("an inbox"));
+    let wrong = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let wrong = secret_file(folder.path(), "wrong", wrong, 0o600);
+    let mut relay = Process::start(&mut signing(&database, &to, &wrong));
+    relay.until("ready");
+
+    let message = send(&outbox).await;
+
+    let noted = async || {
+        let mut connection = outbox.begin().await.unwrap();
+        let error = "select coalesce(max(last_error), '') from posthouse_outbox where state = 0";
+        sqlx::query_scalar::<_, String>(error).fetch_one(&mut *connection).await.unwrap()
+    };
+    eventually(async || noted().await.contains("401")).await;
+    relay.stop();
+    assert_eq!(outbox.count().await.unwrap().waiting, 1);
+    assert!(channel.take("q").is_none());
+
+    let right = folder.path().join("secret");
+    let mut relay = Process::start(&mut signing(&database, &to, &right));
+    relay.until("ready");
+    assert_eq!(channel.take_soon("q").properties.message_id, Some(message.id.to_string()));
+    relay.stop();
+    assert_eq!(outbox.count().await.unwrap().waiting, 0);
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_and_one_that_signs_nothing_are_errors_that_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name, text, mode| secret_file(folder.path(), name, text, mode);
+    let good = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n";
+    let (inbox, broker) = ("http://127.0.0.1:1/inbox/", "amqp://127.0.0.1:1/");
+    let queue = "http://127.0.0.1:1/v2/queues/q";
+
+    for (to, path, why) in [
+        (inbox, folder.path().join("missing"), "missing cannot be read: No such file"),
+        (inbox, file("empty", " \n", 0o600), "empty is empty"),
+        (
+            inbox,
+            file("malformed", "whsec_short\n", 0o600),
+            "malformed cannot be used: secret must be",
+        ),
+        (inbox, file("open", good, 0o644), "do chmod 0600"),
+        (broker, file("good", good, 0o600), "--secret-file signs requests to inboxes"),
+        (queue, file("good", good, 0o600), "--secret-file signs requests to inboxes"),
+    ] {
+        let output = signing("sqlite:/no/such/database", to, &path).output().unwrap();
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{to} {path:?}: {said}");
+        assert!(!said.contains("whsec_M"), "{said}");
+    }
 }
 
 #[test]
