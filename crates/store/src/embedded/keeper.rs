@@ -9,17 +9,17 @@ use model::Ticket;
 
 use super::compaction::Moving;
 use super::log::{Prepared, Sealed};
-use super::recovery::{write_sidecar, write_zeros};
+use super::recovery::write_sidecar;
 use super::segment::{Segment, index_name, log_name};
 use super::shared::Shared;
-use super::vfs::VfsFile;
+use super::vfs::{VfsFile, write_zeros};
 
 /// How often a full disk is tried again.
 const RETRY_FULL: Duration = Duration::from_millis(200);
 
 /// Segments that are filled in less are not written with zeros beforehand: zeros would take half of what the disk can write.
-/// Where a second is enough for zeros and records, it pays: blocks that were written once are synced twice as fast.
-const HURRY: Duration = Duration::from_secs(1);
+/// Where there is time for zeros and records, it pays: blocks that were written once are synced twice as fast.
+const HURRY: Duration = Duration::from_millis(250);
 
 /// Zeros that are brought to disk at once. Each of the log's syncs may have to wait for one such piece.
 const PIECE_BYTES: u64 = 128 * 1024;

@@ -15,7 +15,7 @@ use super::event::{self, Event, Placed};
 use super::record::{self, FLAG_END, Head, Kind};
 use super::segment::{DATA_START, Header, Position, Segment, Segments};
 use super::sidecar::SidecarBuilder;
-use super::vfs::read_up_to;
+use super::vfs::{BLOCK_BYTES, read_up_to};
 
 /// Most bytes of one commit; the doors' limits lie far below.
 pub(crate) const COMMIT_BYTES_MAX: usize = 1024 * 1024 * 1024;
@@ -37,15 +37,43 @@ pub(crate) struct Extent {
 pub(crate) struct Buffer {
     pub(crate) bytes: Vec<u8>,
     pub(crate) extents: Vec<Extent>,
+    /// Zeros at the end, see [`Buffer::fill_block`].
+    filling: usize,
 }
 
 impl Buffer {
     /// Extents with their bytes.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&Extent, &[u8])> {
-        self.extents.iter().enumerate().map(|(index, extent)| {
-            let end = self.extents.get(index + 1).map_or(self.bytes.len(), |next| next.start);
+        self.extents_of(self.bytes.len() - self.filling)
+    }
+
+    /// The same with what fills the last block.
+    pub(crate) fn filled_parts(&self) -> impl Iterator<Item = (&Extent, &[u8])> {
+        self.extents_of(self.bytes.len())
+    }
+
+    fn extents_of(&self, end: usize) -> impl Iterator<Item = (&Extent, &[u8])> {
+        self.extents.iter().enumerate().map(move |(index, extent)| {
+            let end = self.extents.get(index + 1).map_or(end, |next| next.start);
             (extent, self.bytes.get(extent.start..end).unwrap_or_default())
         })
+    }
+
+    /// Adds zeros up to the end of the last block, so that the kernel need not read what the disk has there: nothing that
+    /// is needed, for the next records go there. Who reads from here does not see them.
+    pub(crate) fn fill_block(&mut self) {
+        let Some(last) = self.extents.last() else { return };
+        let end = last.offset as usize + self.bytes.len() - last.start;
+        let filled = end.next_multiple_of(BLOCK_BYTES).min(last.segment.capacity as usize);
+        self.filling = filled.saturating_sub(end);
+        self.bytes.resize(self.bytes.len() + self.filling, 0);
+    }
+
+    /// Takes everything out, to be used again.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.extents.clear();
+        self.filling = 0;
     }
 }
 
@@ -393,5 +421,39 @@ impl LogCommit<'_> {
             log.work.notify_one();
         }
         (ticket, waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(offset: u32, records: usize, capacity: u32) -> Buffer {
+        let segment = Arc::new(Segment::new(1, 0, capacity));
+        let first = Extent { segment: Arc::clone(&segment), offset: 0, start: 0 };
+        let last = Extent { segment, offset, start: 10 };
+        let mut buffer =
+            Buffer { bytes: vec![1; 10 + records], extents: vec![first, last], filling: 0 };
+        buffer.fill_block();
+        buffer
+    }
+
+    #[test]
+    fn a_group_is_written_up_to_the_end_of_a_block_and_nobody_reads_what_fills_it() {
+        let buffer = filled(5000, 100, 16 * 1024);
+        let (_, written) = buffer.filled_parts().last().unwrap();
+        assert_eq!(written.len(), 8192 - 5000);
+        assert!(written[..100].iter().all(|byte| *byte == 1));
+        assert!(written[100..].iter().all(|byte| *byte == 0));
+
+        let lengths: Vec<usize> = buffer.parts().map(|(_, bytes)| bytes.len()).collect();
+        assert_eq!(lengths, [10, 100]);
+    }
+
+    #[test]
+    fn nothing_is_added_behind_a_whole_block_or_behind_the_end_of_a_segment() {
+        assert_eq!(filled(4096, 4096, 16 * 1024).bytes.len(), 10 + 4096);
+        assert_eq!(filled(8192, 100, 8192 + 150).bytes.len(), 10 + 150);
+        assert_eq!(filled(8192, 100, 8192 + 100).bytes.len(), 10 + 100);
     }
 }

@@ -27,10 +27,7 @@ use super::segment::{
     DATA_START, Header, Position, Segment, Segments, index_name, log_name, segment_of,
 };
 use super::sidecar::{SidecarBuilder, SidecarEntry, SidecarReader};
-use super::vfs::{Vfs, VfsFile, read_up_to, write_all_at};
-
-/// Zeros are written in pieces of this size.
-pub(crate) const ZEROS: &[u8] = &[0; 256 * 1024];
+use super::vfs::{Vfs, VfsFile, read_up_to, write_all_at, write_zeros};
 
 /// What is said of bytes that nothing can be made of.
 const NO_RECORD: &str = "bytes that are no record";
@@ -511,16 +508,6 @@ fn write_fresh(file: &dyn VfsFile, image: &[u8], capacity: usize) -> io::Result<
     write_all_at(file, offset, image)?;
     offset += image.len() as u64;
     write_zeros(file, offset, capacity as u64)
-}
-
-/// Writes zeros from one offset to another, so that later syncs need not allocate.
-pub(crate) fn write_zeros(file: &dyn VfsFile, mut from: u64, to: u64) -> io::Result<()> {
-    while from < to {
-        let piece = usize::try_from(to - from).unwrap_or(usize::MAX).min(ZEROS.len());
-        write_all_at(file, from, ZEROS.get(..piece).unwrap_or_default())?;
-        from += piece as u64;
-    }
-    Ok(())
 }
 
 pub(crate) fn write_sidecar(vfs: &dyn Vfs, segment: u32, bytes: &[u8]) -> io::Result<()> {

@@ -11,13 +11,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, FlockOperation, FsWord, SeekFrom, fallocate, fdatasync, flock, fstatfs, seek,
+    FallocateFlags, FlockOperation, FsWord, OFlags, SeekFrom, fallocate, fcntl_getfl, fcntl_setfl,
+    fdatasync, flock, fstatfs, seek,
 };
 
 /// ext4, XFS and tmpfs: where the kernel looks for data in its page cache too when it is asked for the next one.
 ///
 /// Elsewhere, as on ZFS before 2.2.2, what was written a moment ago could be taken for a hole.
 const TELL_HOLES: [FsWord; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+
+/// What is written past the page cache begins and ends at multiples of this, and so should what is written through it: of a
+/// block that is written in part the kernel first reads the rest.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+/// A disk takes zeros from where they are, which must be the beginning of a block, too.
+#[repr(align(4096))]
+struct Zeros([u8; 256 * 1024]);
+
+static ZEROS: Zeros = Zeros([0; 256 * 1024]);
 
 /// One directory of files.
 pub trait Vfs: Send + Sync + Debug {
@@ -104,6 +115,12 @@ pub trait VfsFile: Send + Sync + Debug {
     /// As the operating system says.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
+    /// Has everybody's writes to this open file go past the page cache from now on, or through it again. False if that
+    /// cannot be, or perhaps not: then the writes may fail with [`io::ErrorKind::InvalidInput`].
+    fn set_direct(&self, _is_direct: bool) -> bool {
+        false
+    }
+
     /// Length in bytes.
     ///
     /// # Errors
@@ -138,6 +155,39 @@ pub fn write_all_at(file: &dyn VfsFile, mut offset: u64, mut bytes: &[u8]) -> io
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Writes zeros from one offset to another, so that later syncs need not allocate. Nobody else may write to the file
+/// meanwhile.
+///
+/// They go past the page cache where they can: filling it would cost as much as all that is written there later.
+///
+/// # Errors
+///
+/// The first real failure.
+pub(crate) fn write_zeros(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
+    let is_whole = [from, to].iter().all(|place| place.is_multiple_of(BLOCK_BYTES as u64));
+    if !is_whole || !file.set_direct(true) {
+        return write_zero_pieces(file, from, to);
+    }
+    let written = write_zero_pieces(file, from, to);
+    file.set_direct(false);
+    match written {
+        // A file system that has no such way says so late.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            write_zero_pieces(file, from, to)
+        }
+        written => written,
+    }
+}
+
+fn write_zero_pieces(file: &dyn VfsFile, mut from: u64, to: u64) -> io::Result<()> {
+    while from < to {
+        let piece = usize::try_from(to - from).unwrap_or(usize::MAX).min(ZEROS.0.len());
+        write_all_at(file, from, ZEROS.0.get(..piece).unwrap_or_default())?;
+        from += piece as u64;
     }
     Ok(())
 }
@@ -277,6 +327,14 @@ impl VfsFile for OsFile {
         }
     }
 
+    fn set_direct(&self, is_direct: bool) -> bool {
+        let flags = fcntl_getfl(&self.file).map(|mut flags| {
+            flags.set(OFlags::DIRECT, is_direct);
+            flags
+        });
+        flags.and_then(|flags| fcntl_setfl(&self.file, flags)).is_ok()
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -319,5 +377,28 @@ mod tests {
             assert!(file.written_to().unwrap() >= place + 9);
         }
         assert!(file.written_to().unwrap() <= file.size().unwrap());
+    }
+
+    #[test]
+    fn zeros_replace_what_was_there_and_nothing_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let vfs = OsVfs::new(folder.path()).unwrap();
+        let whole = (64 * 1024, 512 * 1024);
+        let broken = (64 * 1024 + 1, 512 * 1024 - 1);
+        for (from, to) in [whole, broken] {
+            let file = vfs.create("one").unwrap();
+            let mut expected = vec![b'x'; 1024 * 1024];
+            write_all_at(file.as_ref(), 0, &expected).unwrap();
+
+            write_zeros(file.as_ref(), from as u64, to as u64).unwrap();
+
+            expected[from..to].fill(0);
+            // Through the page cache again, and in parts of blocks.
+            write_all_at(file.as_ref(), to as u64 - 100, b"something").unwrap();
+            expected[to - 100..to - 91].copy_from_slice(b"something");
+            let mut found = vec![b'?'; expected.len() + 1];
+            let length = read_up_to(file.as_ref(), 0, &mut found).unwrap();
+            assert!(found[..length] == expected, "zeros from {from} to {to}");
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Writer {
     }
 
     fn write(&mut self, shared: &Shared, group: &Group) -> Result<(), Failure> {
-        for (extent, bytes) in group.buffer.parts() {
+        for (extent, bytes) in group.buffer.filled_parts() {
             if let Some(before) = &self.unsynced
                 && before.id != extent.segment.id
             {
@@ -185,8 +185,7 @@ impl Writer {
         if let Some(mut buffer) = Arc::into_inner(buffer)
             && buffer.bytes.capacity() <= SPARE_BYTES_MAX
         {
-            buffer.bytes.clear();
-            buffer.extents.clear();
+            buffer.clear();
             state.spare = buffer;
         }
         if wants_sync {
@@ -244,7 +243,9 @@ fn take_group(state: &mut LogState, mark: Mark) -> Option<Group> {
         return None;
     }
     let spare = std::mem::take(&mut state.spare);
-    let buffer = Arc::new(std::mem::replace(&mut state.active, spare));
+    let mut buffer = std::mem::replace(&mut state.active, spare);
+    buffer.fill_block();
+    let buffer = Arc::new(buffer);
     state.flushing = Some(Arc::clone(&buffer));
     Some(Group {
         buffer,
