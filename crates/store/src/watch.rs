@@ -143,9 +143,9 @@ impl Watch {
         self.wake_waiters();
     }
 
-    /// For drivers: the pool ran out of space, or has some again.
-    pub fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Release);
+    /// For drivers: the pool ran out of space, or has some again. Returns what was so before.
+    pub fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::AcqRel)
     }
 
     /// For drivers: something in `queue` became ready (a reservation became durable, another node enqueued).

@@ -169,13 +169,44 @@ impl Shared {
 
     /// Notes that there is no space left, or some again.
     pub(crate) fn set_full(&self, full: bool, error: &io::Error) {
-        if full && !self.watch.full() {
+        let was_full = self.watch.set_full(full);
+        if full && !was_full {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
                 "no space for the log; enqueues are refused until there is"
             );
+            // Now that it can be seen: only while the disk is full does the keeper look again by itself.
             self.keeper.ring();
         }
-        self.watch.set_full(full);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::embedded::Embedded;
+
+    /// Or the keeper finds nothing to do, sleeps, and nobody tells it that there is space again.
+    #[test]
+    fn the_keeper_is_rung_only_when_it_can_see_that_the_disk_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { background: false, ..Options::default() };
+        let store = Embedded::open(folder.path(), options).unwrap();
+        let shared = &store.shared;
+        let awake = shared.keeper.state();
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| shared.set_full(true, &io::ErrorKind::StorageFull.into()));
+            let until = Instant::now() + Duration::from_secs(10);
+            while !shared.watch.full() && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let seen = shared.watch.full();
+            drop(awake);
+            assert!(seen, "it is told first, and looks before there is something to see");
+        });
+        assert!(shared.keeper.state().wanted);
     }
 }
