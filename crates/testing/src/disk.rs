@@ -104,8 +104,18 @@ impl VfsFile for CutFile {
         self.file.allocate(bytes)
     }
 
+    fn set_direct(&self, is_direct: bool) -> io::Result<()> {
+        self.switch.check()?;
+        self.file.set_direct(is_direct)
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.switch.check()?;
         self.file.size()
+    }
+
+    fn written_to(&self) -> io::Result<u64> {
+        self.switch.check()?;
+        self.file.written_to()
     }
 }

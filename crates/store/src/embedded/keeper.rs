@@ -98,7 +98,9 @@ impl Keeper {
         if !sealed.is_empty() && shared.options.background {
             let now = Instant::now();
             let last = self.sealed_at.replace(now);
-            self.hurry = last.is_some_and(|last| now.duration_since(last) < HURRY);
+            // Several, if they were filled while one was made.
+            let filled = u32::try_from(sealed.len()).unwrap_or(u32::MAX);
+            self.hurry = last.is_some_and(|last| now.duration_since(last) < HURRY * filled);
         }
         for Sealed { segment, sidecar } in sealed {
             let Some(end) = segment.end() else { continue };
@@ -208,10 +210,11 @@ fn make_file(shared: &Shared, capacity: u32, hurry: bool) -> io::Result<Arc<dyn 
 /// Fills a file piece by piece, each brought to disk on its own, with as much rest as work: all at once they would keep the
 /// disk from the log's syncs for as long as they take, tens of milliseconds for 64 MiB.
 ///
-/// Ends early when the pool closes: what is left is zero for whoever reads it, only slower to be written the first time.
+/// Ends early when the pool closes, or when the log has nothing left to go on in: what is left is zero for whoever reads it,
+/// only slower to be written the first time.
 fn write_zeros_gently(file: &dyn VfsFile, capacity: u64, shared: &Shared) -> io::Result<()> {
     let mut from = 0;
-    while from < capacity && !shared.keeper.state().stop {
+    while from < capacity && !shared.keeper.state().stop && !is_waited_for(shared) {
         let start = Instant::now();
         let to = capacity.min(from + PIECE_BYTES);
         write_zeros(file, from, to)?;
@@ -222,6 +225,12 @@ fn write_zeros_gently(file: &dyn VfsFile, capacity: u64, shared: &Shared) -> io:
         }
     }
     Ok(())
+}
+
+/// The log has used up what was in reserve while more was being made.
+fn is_waited_for(shared: &Shared) -> bool {
+    let state = shared.log.state();
+    state.prepared.is_empty() && !state.sealed.is_empty()
 }
 
 /// Gives a file the name of a segment to come, durably, and puts it in reserve.

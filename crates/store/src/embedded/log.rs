@@ -42,9 +42,14 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    /// Bytes of the commits.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.filling
+    }
+
     /// Extents with their bytes.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&Extent, &[u8])> {
-        self.extents_of(self.bytes.len() - self.filling)
+        self.extents_of(self.len())
     }
 
     /// The same with what fills the last block.
@@ -63,10 +68,14 @@ impl Buffer {
     /// is needed, for the next records go there. Who reads from here does not see them.
     pub(crate) fn fill_block(&mut self) {
         let Some(last) = self.extents.last() else { return };
-        let end = last.offset as usize + self.bytes.len() - last.start;
+        let end = last.offset as usize + self.len() - last.start;
         let filled = end.next_multiple_of(BLOCK_BYTES).min(last.segment.capacity as usize);
-        self.filling = filled.saturating_sub(end);
-        self.bytes.resize(self.bytes.len() + self.filling, 0);
+        let filling = filled.saturating_sub(end);
+        let len = self.len() + filling;
+        // Exactly, because the log's lock is held and a large buffer would be doubled.
+        self.bytes.reserve_exact(len.saturating_sub(self.bytes.len()));
+        self.bytes.resize(len, 0);
+        self.filling = filling;
     }
 
     /// Takes everything out, to be used again.

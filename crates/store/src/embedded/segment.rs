@@ -4,7 +4,7 @@
 //! 0      header: magic "PHSLOG\0\1", segment u32, previous segment u32, previous end u32, durable u32, salt u64,
 //!        CRC-32 u32 over all that
 //! 4096   the same header again, so that damage to one page cannot cost a segment
-//! 8192   records
+//! 8192   records, and zeros up to the end of the last one's block
 //! ```
 //!
 //! A header is written together with the first records, after everything before it was synced; so a valid header tells

@@ -115,10 +115,14 @@ pub trait VfsFile: Send + Sync + Debug {
     /// As the operating system says.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Has everybody's writes to this open file go past the page cache from now on, or through it again. False if that
-    /// cannot be, or perhaps not: then the writes may fail with [`io::ErrorKind::InvalidInput`].
-    fn set_direct(&self, _is_direct: bool) -> bool {
-        false
+    /// Has everybody's writes to this open file go past the page cache from now on, or through it again. Where that is
+    /// possible at all, some file systems fail such writes all the same.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says; [`io::ErrorKind::Unsupported`] where there is no page cache.
+    fn set_direct(&self, _is_direct: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Length in bytes.
@@ -169,18 +173,13 @@ pub fn write_all_at(file: &dyn VfsFile, mut offset: u64, mut bytes: &[u8]) -> io
 /// The first real failure.
 pub(crate) fn write_zeros(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
     let is_whole = [from, to].iter().all(|place| place.is_multiple_of(BLOCK_BYTES as u64));
-    if !is_whole || !file.set_direct(true) {
+    if !is_whole || file.set_direct(true).is_err() {
         return write_zero_pieces(file, from, to);
     }
     let written = write_zero_pieces(file, from, to);
-    file.set_direct(false);
-    match written {
-        // A file system that has no such way says so late.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            write_zero_pieces(file, from, to)
-        }
-        written => written,
-    }
+    file.set_direct(false)?;
+    // A file system that has no such way says so late, and in its own words. A real failure comes again.
+    written.or_else(|_| write_zero_pieces(file, from, to))
 }
 
 fn write_zero_pieces(file: &dyn VfsFile, mut from: u64, to: u64) -> io::Result<()> {
@@ -327,12 +326,10 @@ impl VfsFile for OsFile {
         }
     }
 
-    fn set_direct(&self, is_direct: bool) -> bool {
-        let flags = fcntl_getfl(&self.file).map(|mut flags| {
-            flags.set(OFlags::DIRECT, is_direct);
-            flags
-        });
-        flags.and_then(|flags| fcntl_setfl(&self.file, flags)).is_ok()
+    fn set_direct(&self, is_direct: bool) -> io::Result<()> {
+        let mut flags = fcntl_getfl(&self.file)?;
+        flags.set(OFlags::DIRECT, is_direct);
+        Ok(fcntl_setfl(&self.file, flags)?)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -166,9 +166,9 @@ impl Writer {
             let file = open(shared, &extent.segment)?;
             let written = write_all_at(file.as_ref(), u64::from(extent.offset), bytes);
             written.map_err(Failure::Write)?;
-            shared.numbers.wrote(bytes.len());
             self.unsynced = Some(Arc::clone(&extent.segment));
         }
+        shared.numbers.wrote(group.buffer.len());
         if group.unsynced > 0
             && let Some(segment) = self.unsynced.take()
         {
