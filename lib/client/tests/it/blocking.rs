@@ -45,12 +45,12 @@ async fn blocked(client: &Client) -> PublishError {
     error
 }
 
-/// While it takes nothing: one message is withdrawn, one waits.
-async fn waiting(client: &Client) -> JoinHandle<Result<(), PublishError>> {
+/// While it takes nothing: one message is withdrawn, one waits, at most so long.
+async fn waiting(client: &Client, within: Duration) -> JoinHandle<Result<(), PublishError>> {
     let later = publish(client, "withdrawn", SHORT).await.unwrap_err();
     assert!(matches!(later, PublishError::Blocked { sent: false, .. }), "{later}");
     let client = client.clone();
-    tokio::spawn(async move { publish(&client, "waits", AMPLE).await })
+    tokio::spawn(async move { publish(&client, "waits", within).await })
 }
 
 /// After it: what waited is there, what was withdrawn is not.
@@ -96,7 +96,7 @@ async fn publishers_wait_within_their_time_while_the_broker_takes_nothing_and_go
     let PublishError::Blocked { reason, sent, .. } = &error else { panic!("{error}") };
     assert!(reason.contains("disk") && *sent, "{error}");
     assert!(error.to_string().contains("low on disk"), "{error}");
-    let waiting = waiting(&client).await;
+    let waiting = waiting(&client, PATIENCE).await;
     disk.make_room();
 
     goes_on(client, waiting, server.address).await;
@@ -120,7 +120,7 @@ async fn publishers_wait_while_rabbitmq_is_low_on_memory_or_disk_and_go_on_after
         let error = blocked(&client).await;
         let PublishError::Blocked { reason, .. } = &error else { panic!("{error}") };
         assert_eq!(&**reason, format!("low on {scarce}"));
-        let waiting = waiting(&client).await;
+        let waiting = waiting(&client, AMPLE).await;
         block_in_place(|| rabbit.control(&[limit, ample]));
 
         goes_on(client, waiting, rabbit.address).await;
