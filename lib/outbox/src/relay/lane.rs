@@ -144,26 +144,36 @@ impl<D: Dialect> Lane<D> {
             self.let_go();
             return Ok(());
         };
+        self.landed = landed;
         if !matches!(&error, Error::Database(sqlx::Error::Database(_))) || error.is_transient() {
             // Perhaps it happened: then it is not for us any more, and doing it again does nothing.
-            self.landed = landed;
             return Err(error);
         }
-        self.settle_each(landed).await
+        self.settle_each().await
     }
 
     /// One settlement that the database does not take must not keep the others from being settled.
-    async fn settle_each(&mut self, landed: Vec<Settlement>) -> Result<(), Error> {
+    async fn settle_each(&mut self) -> Result<(), Error> {
         let keep = self.shared.keep;
-        for settlement in landed {
-            let connection = self.connection().await?;
-            match D::settle(connection, std::slice::from_ref(&settlement), keep).await {
+        while let Some(settlement) = self.landed.pop() {
+            let settled = match self.connection().await {
+                Ok(connection) => {
+                    D::settle(connection, std::slice::from_ref(&settlement), keep).await
+                }
+                Err(error) => Err(error),
+            };
+            match settled {
+                Ok(()) => {}
                 Err(Error::Database(sqlx::Error::Database(error))) => {
                     tracing::error!(id = %settlement.id, %error, "cannot be settled; it is tried again when its lease ends");
                 }
-                other => other?,
+                Err(error) => {
+                    self.landed.push(settlement);
+                    return Err(error);
+                }
             }
         }
+        self.let_go();
         Ok(())
     }
 
@@ -272,8 +282,10 @@ impl<D: Dialect> Lane<D> {
     /// Waits until there is something to do, and takes in all that has landed.
     async fn wait(&mut self) {
         let can_look = self.has_room() && !self.is_stopping();
-        let due =
-            [self.next_look.filter(|_| can_look), self.purge_due()].into_iter().flatten().min();
+        // What could not be settled, and what a look gave back: nobody else can have it before.
+        let unsettled = (!self.landed.is_empty()).then(Instant::now);
+        let due = [self.next_look.filter(|_| can_look), self.purge_due(), unsettled];
+        let due = due.into_iter().flatten().min();
         let shared = Arc::clone(&self.shared);
         let number = self.number;
         let clock = async {

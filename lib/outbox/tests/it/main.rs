@@ -26,6 +26,7 @@ mod secured;
 mod sending;
 mod server;
 mod server_inbox;
+mod settling;
 mod traps;
 
 /// Makes a test per database of functions over a [`server::Server`].

@@ -1,4 +1,4 @@
-//! A transport that notes what it is given and answers as the test says, and a relay that runs until it has sent enough.
+//! Transports that note what they are given and answer as the test says, and a relay that runs until it has sent enough.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use posthouse_outbox::{Letter, Outbox, Routes, Schedule, SendError, Settings, Transport};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::server::{PATIENCE, Server};
@@ -87,6 +87,33 @@ impl Transport for Recorder {
                 self.sent.lock().unwrap().push(letter.clone());
             }
             self.changed.notify_waiters();
+            answer
+        })
+    }
+}
+
+/// Answers when it is let.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    recorder: Recorder,
+    gate: Arc<Semaphore>,
+}
+
+impl Held {
+    pub(crate) fn new(recorder: Recorder) -> Self {
+        Self { recorder, gate: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub(crate) fn release(&self) {
+        self.gate.add_permits(1000);
+    }
+}
+
+impl Transport for Held {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            let answer = self.recorder.send(letter).await;
+            drop(self.gate.acquire().await);
             answer
         })
     }

@@ -10,7 +10,7 @@ use posthouse_outbox::{Message, Outbox, SendError, Settings, State, Which};
 use sqlx::Postgres;
 
 use crate::on_every_database;
-use crate::recorder::{Recorder, Running, quick};
+use crate::recorder::{Held, Recorder, Running, quick};
 use crate::server::{Server, eventually};
 
 on_every_database!(
@@ -263,36 +263,6 @@ impl posthouse_outbox::Transport for Slow {
         Box::pin(async move {
             self.0.send(letter).await?;
             std::future::pending().await
-        })
-    }
-}
-
-/// Answers when it is let.
-#[derive(Debug, Clone)]
-struct Held {
-    recorder: Recorder,
-    gate: Arc<tokio::sync::Semaphore>,
-}
-
-impl Held {
-    fn new(recorder: Recorder) -> Self {
-        Self { recorder, gate: Arc::new(tokio::sync::Semaphore::new(0)) }
-    }
-
-    fn release(&self) {
-        self.gate.add_permits(1000);
-    }
-}
-
-impl posthouse_outbox::Transport for Held {
-    fn send<'a>(
-        &'a self,
-        letter: &'a posthouse_outbox::Letter,
-    ) -> futures_util::future::BoxFuture<'a, Result<(), SendError>> {
-        Box::pin(async move {
-            let answer = self.recorder.send(letter).await;
-            drop(self.gate.acquire().await);
-            answer
         })
     }
 }
