@@ -20,6 +20,7 @@ mod producer;
 mod queues;
 mod random;
 pub(crate) mod server;
+mod ticks;
 mod topology;
 mod volume;
 mod wire;

@@ -14,6 +14,7 @@ use super::load::{Load, Parts, lock};
 use super::plan::{self, Abilities, QUEUES};
 use super::random::Random;
 use super::server::{Launch, Server};
+use super::ticks::Tick;
 use super::topology;
 
 /// How long a restarted server may take to accept connections.
@@ -22,8 +23,18 @@ pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
 /// How long a healed server may take until everything confirmed was delivered.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long nothing must come before the queues count as quiet.
-const QUIET: Duration = Duration::from_millis(60);
+/// Time between two looks at whether everything was delivered.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How long ago the last delayed message must have been due.
+const DUE_FOR: Duration = Duration::from_millis(60);
+
+/// In how many looks in a row nothing must have come before the queues count as quiet. Looks, not time: a machine that
+/// stands still is not quiet.
+const QUIET_LOOKS: u32 = 6;
+
+/// In how many looks in a row nothing must have come before what is missing counts as lost.
+const LOST_LOOKS: u32 = 300;
 
 /// A campaign on one data directory, between cycles.
 #[derive(Debug)]
@@ -133,21 +144,22 @@ impl Cycle<'_> {
     ///
     /// If the server stops answering.
     pub(crate) fn wait_until_drained(&mut self, up: &Up) -> anyhow::Result<()> {
-        let began = Instant::now();
+        let began = Tick::now();
         let mut client = Client::connect(up.address)?;
+        let (mut arrivals, mut quiet) = (0, 0);
         loop {
-            let (missing, quiet, due) = {
+            let (missing, due, now) = {
                 let history = lock(&self.history);
-                let quiet = if history.is_committing() { Duration::ZERO } else { history.quiet() };
-                (history.missing(), quiet, history.last_due())
+                quiet = if history.is_committing() { 0 } else { quiet + 1 };
+                (history.missing(), history.last_due(), history.arrivals())
             };
-            let due = due.is_none_or(|due| due + QUIET < Instant::now());
+            if now != arrivals {
+                (arrivals, quiet) = (now, 0);
+            }
+            let due = due.is_none_or(|due| due + DUE_FOR < Instant::now());
             let left = left_behind(&mut client)?;
-            if (missing == 0 || quiet > Duration::from_secs(3))
-                && due
-                && quiet > QUIET
-                && left.is_empty()
-            {
+            let enough = if missing == 0 { QUIET_LOOKS } else { LOST_LOOKS };
+            if due && quiet > enough && left.is_empty() {
                 return Ok(());
             }
             if began.elapsed() > DRAINED_WITHIN {
@@ -158,7 +170,7 @@ impl Cycle<'_> {
                 lock(&self.history).complain(text);
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 

@@ -1,12 +1,13 @@
 //! A sync that fails: no confirm after it, the server ends itself, and comes back whole.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 
 use super::cycle::Cycle;
 use super::load::{Parts, lock};
+use super::ticks::Tick;
 
 /// How soon the server must have ended itself.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub(crate) fn run(cycle: &mut Cycle<'_>) -> anyhow::Result<()> {
     load.announce(&format!("sync {first} fails"))?;
     cycle.rig.faults += 1;
     let ended = up.server.ended(Duration::from_secs(20))?;
-    let died = Instant::now();
+    let died = Tick::now();
     if ended.is_none() {
         up.server.kill()?;
     }

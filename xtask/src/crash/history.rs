@@ -10,10 +10,12 @@ use super::client::Delivered;
 use super::ledger::Ledger;
 use super::message_id::MessageId;
 use super::plan::{Kind, QUEUES, QueueIndex, Route, name};
+use super::ticks::Tick;
 
 /// How long an acknowledgement may take to become durable; one lost later than this is a fault of the broker.
 ///
-/// A group commit takes milliseconds; the rest is room for a machine that is busy with the rig itself.
+/// A group commit takes milliseconds; the rest is room for a machine that is busy with the rig itself. While the machine
+/// stands still this does not run.
 const ACK_DURABLE_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Room for clocks and scheduling when a delayed message comes early.
@@ -44,7 +46,7 @@ struct Message {
 enum Settled {
     Held,
     Requeued,
-    Acked(Instant),
+    Acked(Tick),
     /// Acknowledged in a transaction whose commit was answered.
     Committed,
     /// Acknowledged in a transaction whose commit was not answered yet.
@@ -109,13 +111,14 @@ pub(crate) struct History {
     seen: HashMap<(QueueIndex, MessageId), Seen>,
     transactions: Vec<Transaction>,
     /// When each life of the server ended.
-    deaths: Vec<Instant>,
+    deaths: Vec<Tick>,
     sessions: u64,
     producers: u64,
     missing: u64,
     /// Commits of this life whose answer is awaited.
     commits_open: u64,
-    last_delivery: Instant,
+    /// How often something has come.
+    arrivals: u64,
     complaints: Vec<String>,
     complaints_beyond: usize,
     pub(crate) figures: Figures,
@@ -139,7 +142,7 @@ impl History {
             producers: 0,
             missing: 0,
             commits_open: 0,
-            last_delivery: Instant::now(),
+            arrivals: 0,
             complaints: Vec::new(),
             complaints_beyond: 0,
             figures: Figures::default(),
@@ -208,7 +211,7 @@ impl History {
         session: &mut Session,
         got: &Delivered,
     ) -> Option<MessageId> {
-        self.last_delivery = Instant::now();
+        self.arrivals += 1;
         let queue = session.queue;
         let text = got.message_id.as_deref().unwrap_or("(none)");
         let flag = if got.redelivered { "redelivered" } else { "first" };
@@ -306,8 +309,8 @@ impl History {
             Settled::Held | Settled::Requeued => {}
             Settled::Acked(at) => match death {
                 None => self.complain(format!("DUPLICATE: {place} was acknowledged in this life")),
-                Some(death) if death.saturating_duration_since(at) > ACK_DURABLE_WITHIN => {
-                    let ms = death.saturating_duration_since(at).as_millis();
+                Some(death) if death.since(at) > ACK_DURABLE_WITHIN => {
+                    let ms = death.since(at).as_millis();
                     self.complain(format!(
                         "RESURRECTED: {place}, acknowledged {ms} ms before the fault"
                     ));
@@ -330,7 +333,7 @@ impl History {
     pub(crate) fn acked(&mut self, queue: QueueIndex, ids: impl IntoIterator<Item = MessageId>) {
         for id in ids {
             self.ledger.note(format_args!("ack-sent {} {}", id.text(), name(queue)));
-            self.settle(queue, id, Settled::Acked(Instant::now()));
+            self.settle(queue, id, Settled::Acked(Tick::now()));
         }
     }
 
@@ -364,7 +367,7 @@ impl History {
         self.ledger.note(format_args!("commit-ok {number}"));
         self.figures.commits += 1;
         self.commits_open = self.commits_open.saturating_sub(1);
-        self.last_delivery = Instant::now();
+        self.arrivals += 1;
         let Some(transaction) = self.transactions.get_mut(number) else { return };
         transaction.committed = true;
         let (taken, put) = (transaction.taken.clone(), transaction.put.clone());
@@ -404,7 +407,7 @@ impl History {
     }
 
     /// The server died at that moment, and everything that it had sent was read.
-    pub(crate) fn died(&mut self, at: Instant) {
+    pub(crate) fn died(&mut self, at: Tick) {
         self.note("died");
         self.commits_open = 0;
         self.deaths.push(at);
@@ -435,9 +438,9 @@ impl History {
         self.commits_open > 0
     }
 
-    /// How long nothing has come.
-    pub(crate) fn quiet(&self) -> Duration {
-        self.last_delivery.elapsed()
+    /// How often something has come: a delivery, or the answer to a commit.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.arrivals
     }
 
     /// When the last delayed message is due.
@@ -551,6 +554,26 @@ mod tests {
         history.transactions[number].returned = 0;
         history.check_transactions();
         assert_eq!(history.complaints.len(), 1);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_for_good_when_the_broker_had_time_to_keep_it() {
+        let ledger = Ledger::create(std::path::Path::new("/dev/null")).unwrap();
+        let mut history = History::new(1, ledger);
+        let mut session = history.session(1);
+        let id = MessageId::new(1, 1, 1);
+        history.publish_start(id, Route::Queue(1), 8, None);
+        let death = |ms| Tick::ZERO.after(Duration::from_millis(ms));
+
+        for (ms, wrong) in [(1_500, 0), (1_510, 1)] {
+            let settled = Settled::Acked(Tick::ZERO);
+            let seen = Seen { epoch: 0, session: session.number, settled };
+            history.seen.insert((1, id), seen);
+            history.deaths = vec![death(ms)];
+            session.number += 1;
+            history.check_repetition(&session, id, true, Outcome::Confirmed);
+            assert_eq!(history.complaints.len(), wrong, "{ms} ms: {:?}", history.complaints);
+        }
     }
 
     #[test]

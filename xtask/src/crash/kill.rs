@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::cycle::{Cycle, Up};
 use super::load::{Load, Parts};
+use super::ticks::Tick;
 
 /// Whether recoveries are killed too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(crate) fn kill(cycle: &mut Cycle<'_>, up: Up, load: Load) -> anyhow::Result<
     load.announce("kill -9")?;
     cycle.rig.faults += 1;
     let died = up.server.kill();
-    load.bury(died.as_ref().copied().unwrap_or_else(|_| std::time::Instant::now()))?;
+    load.bury(died.as_ref().copied().unwrap_or_else(|_| Tick::now()))?;
     died.map(drop)
 }
 

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::{Broken, Client, Event};
 use super::history::{History, Session};
 use super::message_id::MessageId;
 use super::plan::{Abilities, Kind, MOVED_TO, QUEUES, QueueIndex, name};
 use super::random::Random;
+use super::ticks::Tick;
 use super::wire::id;
 use super::{producer, topology};
 
@@ -160,7 +161,7 @@ impl Load {
     /// # Errors
     ///
     /// If a thread of the rig panicked.
-    pub(crate) fn bury(self, died: Instant) -> anyhow::Result<()> {
+    pub(crate) fn bury(self, died: Tick) -> anyhow::Result<()> {
         self.stage.stop_producing.store(true, Ordering::Relaxed);
         self.stage.stop_consuming.store(true, Ordering::Relaxed);
         let stage = Arc::clone(&self.stage);

@@ -1,10 +1,9 @@
 //! Power cuts: the file system loses everything that was not synced.
 
-use std::time::Instant;
-
 use super::cycle::Cycle;
 use super::load::Parts;
 use super::server::signal;
+use super::ticks::Tick;
 use super::volume::Volume;
 
 /// One to three lives under load, each ended by a power cut; then a drain.
@@ -21,7 +20,7 @@ pub(crate) fn run(cycle: &mut Cycle<'_>, volume: &mut Volume) -> anyhow::Result<
         cycle.rig.faults += 1;
         // Stopped first, so that no confirm can leave after the cut.
         signal(up.server.pid(), "STOP")?;
-        let died = Instant::now();
+        let died = Tick::now();
         let cut = volume.cut();
         let killed = up.server.kill();
         load.bury(died)?;

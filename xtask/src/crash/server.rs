@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::ticks::Tick;
+
 /// How long a start may take before the run is given up.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
@@ -140,11 +142,11 @@ impl Server {
     /// # Errors
     ///
     /// If it is gone already: then it died by itself.
-    pub(crate) fn kill(mut self) -> anyhow::Result<Instant> {
+    pub(crate) fn kill(mut self) -> anyhow::Result<Tick> {
         if let Some(status) = self.child.try_wait()? {
             bail!("the server had ended by itself: {status}");
         }
-        let at = Instant::now();
+        let at = Tick::now();
         self.child.kill()?;
         self.child.wait()?;
         Ok(at)
