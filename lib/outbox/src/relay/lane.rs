@@ -50,7 +50,8 @@ struct Freed {
 }
 
 pub(crate) struct Lane<D: Dialect> {
-    /// The first one looks even if nothing happens; the others when the first finds more than it can do.
+    /// The first one looks even if nothing happens; the others when the first finds more than it can do, or can do
+    /// nothing more itself.
     number: u32,
     pool: Pool<D>,
     shared: Arc<Shared>,
@@ -61,6 +62,8 @@ pub(crate) struct Lane<D: Dialect> {
     freed: Vec<Freed>,
     /// When to look again; `None` when only a wake-up is a reason.
     next_look: Option<Instant>,
+    /// When the first one, if it has no room, has another look for it again.
+    next_call: Instant,
     /// The time between looks, growing while nothing is found.
     pace: Duration,
     reconnect: Duration,
@@ -81,6 +84,7 @@ impl<D: Dialect> Lane<D> {
             landed: Vec::new(),
             freed: Vec::new(),
             next_look: (number == 0).then_some(now),
+            next_call: now,
             pace: LOOK_MIN,
             reconnect: RECONNECT.0,
             next_purge: now,
@@ -109,10 +113,13 @@ impl<D: Dialect> Lane<D> {
         if self.is_stopping() {
             return Ok(());
         }
-        if self.next_look.is_some_and(|at| at <= Instant::now()) && self.has_room() {
-            match self.shared.routes.rest() {
-                Some(rest) => self.next_look = Some(Instant::now() + rest),
-                None => self.look().await?,
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at <= now) {
+            match (self.has_room(), self.shared.routes.rest()) {
+                (true, None) => self.look().await?,
+                (true, Some(rest)) => self.next_look = Some(now + rest),
+                (false, _) if self.number == 0 && self.next_call <= now => self.call_another(),
+                (false, _) => {}
             }
         }
         if self.number == 0 && self.next_purge <= Instant::now() {
@@ -212,11 +219,18 @@ impl<D: Dialect> Lane<D> {
         }
         let is_full = found >= usize::try_from(limit).unwrap_or(usize::MAX);
         if is_full {
-            self.shared.more.notify_one();
+            self.call_another();
         }
         let is_unfinished = self.shared.scan.done(look, batch.cut);
         self.plan_next_look(found > 0, is_full || is_blocked, is_unfinished);
         Ok(())
+    }
+
+    /// Has another connection look, which has more room. With the first one's sends under way for minutes, nobody else
+    /// would find what is new.
+    fn call_another(&mut self) {
+        self.shared.more.notify_one();
+        self.next_call = Instant::now() + self.shared.settings.idle;
     }
 
     fn plan_next_look(&mut self, found: bool, is_more: bool, is_unfinished: bool) {
@@ -282,9 +296,15 @@ impl<D: Dialect> Lane<D> {
     /// Waits until there is something to do, and takes in all that has landed.
     async fn wait(&mut self) {
         let can_look = self.has_room() && !self.is_stopping();
+        // The first one hears of everything, if only to call another.
+        let hears = can_look || (self.number == 0 && !self.is_stopping());
+        let look_due = match can_look {
+            true => self.next_look,
+            false => self.next_look.filter(|_| hears).map(|at| at.max(self.next_call)),
+        };
         // What could not be settled, and what a look gave back: nobody else can have it before.
         let unsettled = (!self.landed.is_empty()).then(Instant::now);
-        let due = [self.next_look.filter(|_| can_look), self.purge_due(), unsettled];
+        let due = [look_due, self.purge_due(), unsettled];
         let due = due.into_iter().flatten().min();
         let shared = Arc::clone(&self.shared);
         let number = self.number;
@@ -295,7 +315,7 @@ impl<D: Dialect> Lane<D> {
             }
         };
         let call = async {
-            match (can_look, number) {
+            match (hears, number) {
                 (false, _) => std::future::pending().await,
                 (true, 0) => shared.wake.notified().await,
                 (true, _) => shared.more.notified().await,
@@ -314,8 +334,8 @@ impl<D: Dialect> Lane<D> {
             () = clock => None,
             () = call => {
                 self.shared.scan.prefer_fresh();
-                self.next_look = Some(Instant::now());
-                self.pace = LOOK_MIN;
+                let now = Instant::now();
+                (self.next_look, self.next_call, self.pace) = (Some(now), now, LOOK_MIN);
                 None
             }
             () = stop => None,

@@ -1,4 +1,5 @@
-//! What a connection of a relay could not settle at once is settled soon, also when nothing else happens.
+//! What a connection of a relay could not settle at once is settled soon, also when nothing else happens. And while the
+//! first one can take nothing more, another finds what is new.
 //!
 //! Only the first connection looks from time to time; a further one sleeps when it has nothing to do. What it still had to
 //! settle then would be leased until its lease is over, which is longer than a test waits.
@@ -11,11 +12,17 @@ use sqlx::{Connection as _, Postgres};
 use crate::recorder::{Held, Recorder, Running, quick};
 use crate::server::{PATIENCE, Server, eventually};
 
-/// Two connections, of which the first takes four messages.
+/// Two connections, of which the first takes four messages; the second would be made to look again after an hour.
 fn two() -> Settings {
-    let settings = Settings { batch: 4, lanes: 2, idle: Duration::from_millis(10), ..quick() };
+    let settings = Settings { batch: 4, lanes: 2, idle: Duration::from_secs(3600), ..quick() };
     assert!(settings.lease > PATIENCE);
     settings
+}
+
+/// Sends that take longer than a test.
+fn patient(settings: Settings) -> Settings {
+    let (send_timeout, lease) = (Duration::from_secs(600), Duration::from_secs(1200));
+    Settings { send_timeout, lease, ..settings }
 }
 
 async fn add(outbox: &Outbox<Postgres>, count: usize, key: Option<&str>) {
@@ -34,8 +41,10 @@ async fn add(outbox: &Outbox<Postgres>, count: usize, key: Option<&str>) {
 #[tokio::test]
 async fn what_a_look_gives_back_is_sent_although_nothing_else_happens() {
     let (outbox, pool) = Postgres::outbox().await;
-    add(&outbox, 4, None).await;
-    add(&outbox, 3, Some("key")).await;
+    // Another process's: its commits wake nobody here, as nothing else would.
+    let other = Outbox::new(pool.clone());
+    add(&other, 4, None).await;
+    add(&other, 3, Some("key")).await;
     let mut somebody = pool.acquire().await.unwrap();
     let mut lock = somebody.begin().await.unwrap();
     let first = "select from posthouse_outbox where key = 'key' order by seq limit 1 for update";
@@ -79,5 +88,43 @@ async fn what_could_not_be_settled_is_settled_although_nothing_else_happens() {
 
     let settled = "select count(*) from posthouse_outbox where state = 1";
     eventually(async || Postgres::number(&mut connection, settled).await == 6).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_first_connection_has_no_room_is_sent_by_another() {
+    let (outbox, _) = Postgres::outbox().await;
+    add(&outbox, 3, None).await;
+    let recorder = Recorder::new();
+    let held = Held::new(recorder.clone());
+    // It could have taken a fourth one, so it has called nobody.
+    let relay = Running::start(&outbox, held.clone(), patient(two()));
+    recorder.until(|recorder| recorder.tried().len() == 3).await;
+
+    add(&outbox, 1, None).await;
+
+    recorder.until(|recorder| recorder.tried().len() == 4).await;
+    held.release();
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_tells_of_is_found_by_another_while_the_first_connection_has_no_room() {
+    let (outbox, pool) = Postgres::outbox().await;
+    add(&outbox, 3, None).await;
+    let recorder = Recorder::new();
+    let held = Held::new(recorder.clone());
+    let settings = Settings { idle: Duration::from_millis(10), ..patient(two()) };
+    let relay = Running::start(&outbox, held.clone(), settings);
+    recorder.until(|recorder| recorder.tried().len() == 3).await;
+
+    let mut connection = pool.acquire().await.unwrap();
+    for tried in 4..=5 {
+        let other = "insert into posthouse_outbox (topic, payload) values ('other', '')";
+        Postgres::run(&mut connection, other).await.unwrap();
+        recorder.until(|recorder| recorder.tried().len() == tried).await;
+    }
+
+    held.release();
     relay.stop().await;
 }
