@@ -1,10 +1,13 @@
 //! One message on its way, and what waits behind it in its key.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::FutureExt as _;
 use uuid::Uuid;
 
 use super::Shared;
@@ -31,7 +34,12 @@ pub(crate) async fn fly(
     rest: VecDeque<Leased>,
     leased_at: Instant,
 ) -> Flight {
-    let outcome = attempt(&shared, &first, leased_at).await;
+    // A panic would end the lane, and with it all that it has under way and is yet to find.
+    let attempt = AssertUnwindSafe(attempt(&shared, &first, leased_at)).catch_unwind();
+    let outcome = match attempt.await {
+        Ok(outcome) => outcome,
+        Err(panic) => failed(&shared, &first.letter, &said(&*panic), None),
+    };
     count(&shared, &outcome);
     let settlement = Settlement { id: first.letter.id, lease: first.lease, outcome };
     let is_followed = first.is_followed;
@@ -111,6 +119,13 @@ fn failed(shared: &Shared, letter: &Letter, error: &str, wished: Option<Duration
     let wait = wished.map_or(wait, |wished| wished.min(schedule.cap).max(wait));
     tracing::debug!(id = %letter.id, topic = letter.topic, attempt = letter.attempt, error, ?wait, "not sent");
     Outcome::Retry { wait, error: plain(error) }
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the transport panicked: {}", text.unwrap_or("without a text"))
 }
 
 /// A failure's text as every database takes it.

@@ -23,6 +23,7 @@ on_every_database!(
     a_relay_that_lost_its_lease_settles_nothing,
     finished_rows_go_after_their_retention,
     delivered_rows_can_be_removed_at_once,
+    a_transport_that_panics_at_a_message_fails_that_one_only,
     an_idle_relay_asks_at_most_once_a_second,
     a_commit_wakes_an_idle_relay,
 );
@@ -220,6 +221,26 @@ async fn delivered_rows_can_be_removed_at_once<S: Server>() {
 
     let mut connection = pool.acquire().await.unwrap();
     assert_eq!(S::number(&mut connection, "select count(*) from posthouse_outbox").await, 0);
+}
+
+async fn a_transport_that_panics_at_a_message_fails_that_one_only<S: Server>() {
+    let (outbox, _) = S::outbox().await;
+    let recorder = Recorder::with(|letter| match letter.topic.as_str() {
+        "bad" => panic!("a bug at {}", letter.topic),
+        _ => Ok(()),
+    });
+    let relay = Running::start(&outbox, recorder.clone(), Settings { lanes: 1, ..quick() });
+
+    fill(&outbox, ["bad".to_owned()]).await;
+    eventually(async || outbox.count().await.unwrap().dead == 1).await;
+    fill(&outbox, ["good".to_owned()]).await;
+    recorder.until_sent(1).await;
+    relay.stop().await;
+
+    assert_eq!(recorder.topics(), ["good"]);
+    let dead = outbox.dead_letters(10).await.unwrap();
+    let error = "the transport panicked: a bug at bad";
+    assert_eq!((dead[0].attempts, dead[0].error.as_str()), (3, error));
 }
 
 async fn an_idle_relay_asks_at_most_once_a_second<S: Server>() {
