@@ -363,19 +363,31 @@ impl<D: Dialect> Lane<D> {
 
     /// Removes some of what is old; soon again if there is more.
     async fn purge(&mut self) -> Result<(), Error> {
+        // First of all: what fails is not repeated at every turn.
+        self.next_purge = Instant::now() + PURGE_EVERY;
         let settings = &self.shared.settings;
         let (finished_age, inbox_age) = (settings.retention, settings.inbox_retention);
         let connection = self.connection().await?;
-        let mut most = D::purge_finished(connection, finished_age, PURGE_ROWS).await?;
+        let mut most = purged(D::purge_finished(connection, finished_age, PURGE_ROWS).await)?;
         if let Some(age) = inbox_age {
-            most = most.max(D::purge_inbox(connection, age, PURGE_ROWS).await?);
+            most = most.max(purged(D::purge_inbox(connection, age, PURGE_ROWS).await)?);
         }
-        let wait = match most >= u64::from(PURGE_ROWS) {
-            true => LOOK_MIN,
-            false => PURGE_EVERY,
-        };
-        self.next_purge = Instant::now() + wait;
+        if most >= u64::from(PURGE_ROWS) {
+            self.next_purge = Instant::now() + LOOK_MIN;
+        }
         Ok(())
+    }
+}
+
+/// How many rows were removed. What the database refuses, such as a row that another table refers to, must not keep
+/// messages from being sent.
+fn purged(removed: Result<u64, Error>) -> Result<u64, Error> {
+    match removed {
+        Err(error @ Error::Database(sqlx::Error::Database(_))) => {
+            tracing::warn!(error = %DisplayChain(&error), again = ?PURGE_EVERY, "old rows cannot be removed");
+            Ok(0)
+        }
+        removed => removed,
     }
 }
 

@@ -312,3 +312,33 @@ async fn statistics_of_an_empty_table_do_not_make_a_full_one_slow() {
     let read = Postgres::number(&mut connection, read).await;
     assert!(read < 4000 * 200, "{read} entries of the indexes of waiting rows were read");
 }
+
+#[tokio::test]
+async fn old_rows_that_cannot_be_removed_do_not_disturb_what_is_sent() {
+    let (outbox, pool) = Postgres::outbox().await;
+    let mut connection = pool.acquire().await.unwrap();
+    let used = "create table used (id uuid references posthouse_outbox);
+        with old as (insert into posthouse_outbox (topic, payload, state, finished_at)
+            values ('old', '', 1, now() - interval '1 hour') returning id)
+        insert into used select id from old";
+    Postgres::run(&mut connection, used).await.unwrap();
+    let recorder = Recorder::new();
+    let (lanes, retention) = (1, Duration::from_millis(1));
+    let relay = Running::start(&outbox, recorder.clone(), Settings { lanes, retention, ..quick() });
+
+    let mut process = async |sent: usize| {
+        fill(&outbox, [sent.to_string()]).await;
+        recorder.until_sent(sent).await;
+        let waiting = "select count(*) from posthouse_outbox where state = 0";
+        eventually(async || Postgres::number(&mut connection, waiting).await == 0).await;
+        let process = "select pid::bigint from pg_stat_activity
+            where application_name = 'posthouse relay' and datname = current_database()";
+        Postgres::number(&mut connection, process).await
+    };
+    let first = process(1).await;
+
+    for sent in 2..=5 {
+        assert_eq!(process(sent).await, first, "the connection was given up");
+    }
+    relay.stop().await;
+}
