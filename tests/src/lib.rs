@@ -11,6 +11,7 @@
 //! | [`broker`] | the broker under test: the program, or the one that `POSTHOUSE_TEST_BROKER` names |
 //! | [`http`] | an HTTP client for the queue service |
 //! | [`rabbitmq`] | Debian's RabbitMQ, to compare with and to talk to |
+//! | [`quickest`] | measuring on a busy machine |
 //! | [`receiver`] | a receiver of webhooks |
 //! | [`frame`] | frames and the arguments of methods, octet by octet |
 //! | [`value`] | field tables |
@@ -34,6 +35,7 @@ pub mod frame;
 pub mod http;
 pub mod message;
 pub mod program;
+pub mod quickest;
 pub mod rabbitmq;
 pub mod receiver;
 pub mod socket;
@@ -46,6 +48,7 @@ pub use disk::SmallDisk;
 pub use http::{Http, Reply};
 pub use message::{Message, Properties};
 pub use program::Program;
+pub use quickest::quickest;
 pub use receiver::{Answer, Receiver, Webhook};
 pub use value::Value;
 
