@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use it::broker::unique;
 use it::frame::{self, Args};
-use it::{Broker, Connection, Login, Program, Properties};
+use it::{Broker, Connection, Login, Program, Properties, quickest};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -29,17 +29,18 @@ fn a_hundred_thousand_bindings_are_made_and_matched_quickly() {
         connection.send(&keys.flat_map(bind).collect::<Vec<u8>>());
     }
     channel.sync();
-    let started = Instant::now();
-    for place in 0..1000 {
-        channel.publish("many", &format!("77.{place}.x"), &Properties::default(), b"x");
-    }
-    channel.sync();
+    let bound = Duration::from_secs(2);
+    let time = quickest(bound, || {
+        for place in 0..1000 {
+            channel.publish("many", &format!("77.{place}.x"), &Properties::default(), b"x");
+        }
+        channel.sync();
+        assert_eq!(channel.purge(&queue).unwrap(), 1000);
+    });
 
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_eq!(channel.inspect(&queue).unwrap().messages, 1000);
-    let started = Instant::now();
+    assert!(time < bound, "{time:?}");
+    // Answered within PATIENCE: to look at all others for each binding takes minutes.
     channel.delete(&queue, [false, false]).unwrap();
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -74,14 +75,14 @@ fn certificate(folder: &std::path::Path) -> [String; 2] {
     })
 }
 
-/// A program with TLS, whose certificate is in `folder`.
-fn start_with_tls(folder: &std::path::Path) -> Option<Program> {
+/// A program with TLS, whose certificate is in `folder`, and how long a handshake may take.
+fn start_with_tls(folder: &std::path::Path, handshake: &str) -> Option<Program> {
     let [certificate, key] = certificate(folder);
     let settings = [
         "amqp.tls.listen=127.0.0.1:0".to_owned(),
         format!("amqp.tls.certificate={certificate}"),
         format!("amqp.tls.key={key}"),
-        "amqp.tls.handshake_timeout=1s".to_owned(),
+        format!("amqp.tls.handshake_timeout={handshake}"),
     ];
     let settings = settings.each_ref().map(String::as_str);
     Broker::start_own_with("has no TLS here", &settings)
@@ -130,7 +131,7 @@ fn log_in(stream: &mut (impl Read + Write)) {
 #[test]
 fn a_flood_of_tls_key_updates_ends_its_connection_and_does_not_disturb() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = start_with_tls(folder.path()) else { return };
+    let Some(program) = start_with_tls(folder.path(), "30s") else { return };
     let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
     let queue = channel.declare("", &[]).unwrap().name;
     let mut flood: Vec<_> = (0..20).map(|_| connect_with_tls(&program, folder.path())).collect();
@@ -157,7 +158,7 @@ fn a_flood_of_tls_key_updates_ends_its_connection_and_does_not_disturb() {
 #[test]
 fn tls_key_updates_between_frames_disturb_nobody_and_take_no_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = start_with_tls(folder.path()) else { return };
+    let Some(program) = start_with_tls(folder.path(), "30s") else { return };
     let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
     let queue = channel.declare("", &[]).unwrap().name;
     let mut stream = connect_with_tls(&program, folder.path());
@@ -183,33 +184,47 @@ fn tls_key_updates_between_frames_disturb_nobody_and_take_no_memory() {
     assert!(grown < 8 << 20, "{grown} bytes for one connection");
 }
 
-#[test]
-fn a_flood_of_tls_handshakes_that_never_end_is_dropped_and_does_not_disturb() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(program) = start_with_tls(folder.path()) else { return };
-    let address = program.tls.expect("a TLS listener");
-    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
-    let queue = channel.declare("", &[]).unwrap().name;
-    let before = program.resident_bytes();
+/// TLS handshakes that never end.
+fn handshakes(program: &Program) -> Vec<TcpStream> {
     // The head of a client's first message, cut at every place; then nothing.
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-
+    let address = program.tls.expect("a TLS listener");
     let mut flood: Vec<TcpStream> =
         (0..300).map(|_| TcpStream::connect(address).unwrap()).collect();
     for (place, stream) in flood.iter_mut().enumerate() {
-        stream.write_all(&hello[..place % hello.len()]).unwrap();
+        // One that waited for its turn may be dropped already.
+        drop(stream.write_all(&hello[..place % hello.len()]));
     }
+    flood
+}
+
+#[test]
+fn a_flood_of_tls_handshakes_that_never_end_does_not_disturb() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = start_with_tls(folder.path(), "30s") else { return };
+    let channel = Connection::open(program.address, &Login::default()).unwrap().channel();
+    let queue = channel.declare("", &[]).unwrap().name;
+    let before = program.resident_bytes();
+
+    let _flood = handshakes(&program);
     let started = Instant::now();
     channel.send(&queue, "undisturbed");
     assert_eq!(channel.take_soon(&queue).text(), "undisturbed");
 
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     let grown = program.resident_bytes().saturating_sub(before);
     assert!(grown < 300 * 64 * 1024, "{grown} bytes for 300 handshakes");
-    for stream in &mut flood {
+}
+
+#[test]
+fn a_flood_of_tls_handshakes_that_never_end_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = start_with_tls(folder.path(), "1s") else { return };
+
+    for mut stream in handshakes(&program) {
         stream.set_read_timeout(Some(it::PATIENCE)).unwrap();
         // An alert may come before the end, and a reset instead of it.
-        match std::io::copy(stream, &mut std::io::sink()) {
+        match std::io::copy(&mut stream, &mut std::io::sink()) {
             Ok(octets) => assert!(octets < 64, "{octets}"),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         }
