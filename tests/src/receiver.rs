@@ -97,11 +97,12 @@ impl Receiver {
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 let Some(request) = read(&mut stream) else { continue };
                 let answer = answer(&request);
-                // Whoever was killed does not wait for it.
-                drop(stream.write_all(&answer.bytes()));
+                // First, so that a test that sees what the answer did finds the request counted.
                 if sender.send(request).is_err() {
                     return;
                 }
+                // Whoever was killed does not wait for it.
+                drop(stream.write_all(&answer.bytes()));
             }
         });
         Self { address, requests }
