@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use it::value::table;
-use it::{Answer, Broker, Connection, Http, Login, PATIENCE, Properties, Receiver};
+use it::{Answer, Broker, Connection, Http, Login, PATIENCE, Program, Properties, Receiver};
 use serde_json::{Value, json};
 
 const WHY: &str = "sends no webhooks";
@@ -98,34 +98,57 @@ fn shortest(function: &str) -> Value {
 
 #[test]
 fn each_of_zaqars_functions_says_when_to_try_again() {
-    let Some(program) = Broker::start_own(WHY) else { return };
-    let mut http = Http::new(&program);
     let expected = [
         ("linear", [0, 5]),
         ("arithmetic", [0, 10]),
         ("geometric", [1, 10]),
         ("exponential", [1, 10]),
     ];
-    let receivers = expected.map(|(function, _)| {
-        let receiver = Receiver::start([500; 3]);
-        let options = json!({"_retry_policy": shortest(function), "dead_letter_queue": function});
-        subscribe(&mut http, &receiver.url(), &options);
-        receiver
-    });
 
-    post(&mut http, &json!({"a": 1}));
+    let Some(program) = Broker::start_own(WHY) else { return };
+    let late = try_again(&mut Http::new(&program), &expected);
 
-    for ((function, delays), receiver) in expected.into_iter().zip(receivers) {
-        assert_eq!(found(&mut http, function), json!({"a": 1}));
+    // How late one is the machine decides as well, but not twice.
+    if !late.is_empty() {
+        drop(program);
+        let program = Program::start();
+        let expected = expected.iter().filter(|expected| late.contains(expected));
+        let expected: Vec<_> = expected.copied().collect();
+        assert_eq!(try_again(&mut Http::new(&program), &expected), []);
+    }
+}
+
+/// A function for delays, and the two that it makes of [`shortest`], in seconds.
+type Backoff = (&'static str, [u64; 2]);
+
+/// Lets functions say when to try again. None may come early; those that came over five seconds late.
+fn try_again(http: &mut Http, functions: &[Backoff]) -> Vec<Backoff> {
+    let receivers: Vec<Receiver> = functions
+        .iter()
+        .map(|(function, _)| {
+            let receiver = Receiver::start([500; 3]);
+            let options =
+                json!({"_retry_policy": shortest(function), "dead_letter_queue": function});
+            subscribe(http, &receiver.url(), &options);
+            receiver
+        })
+        .collect();
+    post(http, &json!({"a": 1}));
+    let mut late = Vec::new();
+    for ((function, delays), receiver) in functions.iter().zip(receivers) {
+        assert_eq!(found(http, function), json!({"a": 1}));
         let times: Vec<Instant> = receiver.rest().iter().map(|request| request.at).collect();
         assert_eq!(times.len(), 3, "{function}");
         for (pair, delay) in times.windows(2).zip(delays.map(Duration::from_secs)) {
-            // The server counts from the answer, and in milliseconds. How late it may be the machine decides.
+            // The server counts from the answer, and in milliseconds.
             let waited = pair[1] - pair[0] + Duration::from_millis(10);
             assert!(waited >= delay, "{function}: {waited:?} instead of {delay:?}");
-            assert!(waited < delay + Duration::from_secs(5), "{function}: {waited:?}");
+            if waited >= delay + Duration::from_secs(5) {
+                late.push((*function, *delays));
+            }
         }
     }
+    late
 }
 
 #[test]
