@@ -80,6 +80,8 @@ impl Socket {
     /// If it does not.
     #[must_use]
     pub fn closed_with(mut self) -> CloseCode {
+        // It may be due only when something is over.
+        self.inner.get_ref().set_read_timeout(Some(3 * PATIENCE)).unwrap();
         loop {
             match self.inner.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code,
