@@ -15,8 +15,8 @@ use tokio::net::UdpSocket;
 use crate::attempt;
 use crate::receiver::{Answer, Receiver, status};
 
-/// Long enough for a busy machine, short enough to wait for.
-const TIMEOUT: Duration = Duration::from_millis(700);
+/// How long an attempt may take where nobody hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn guard(allow: &[&str]) -> Arc<Guard> {
     let allow = allow.iter().map(|range| range.parse().unwrap()).collect();
@@ -32,6 +32,17 @@ fn webhook_of(servers: &[SocketAddr], allow: &[&str]) -> Webhook {
 fn webhook() -> Webhook {
     // Nobody is asked: the tests' URLs have addresses, or a name server of their own.
     webhook_of(&["127.0.0.1:9".parse().unwrap()], &["127.0.0.0/8"])
+}
+
+/// Gives up after that time.
+fn impatient_webhook(timeout: Duration) -> Webhook {
+    let resolver = Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap();
+    Webhook::new(
+        guard(&["127.0.0.0/8"]),
+        resolver,
+        Tls::new(None, Some(b"http/1.1")).unwrap(),
+        timeout,
+    )
 }
 
 fn target(webhook: &Webhook, url: &str) -> WebhookTarget {
@@ -186,12 +197,23 @@ async fn an_endpoint_can_say_when_to_come_again() {
 
 #[tokio::test]
 async fn an_endpoint_that_hangs_costs_its_deadline_and_no_more() {
-    let begun = Instant::now();
+    let receiver = Receiver::start(|_| Answer::Hang).await;
+    let timeout = Duration::from_millis(700);
+    let webhook = impatient_webhook(timeout);
+    let target = target(&webhook, &format!("http://{}/", receiver.address));
 
-    let (reason, blame) = reason(outcome(Answer::Hang).await);
-
-    assert_eq!(blame, Blame::Silence, "{reason}");
-    assert!(begun.elapsed() < TIMEOUT * 4);
+    // A machine that stands still costs more, but not each time.
+    let mut shortest = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let (reason, blame) = reason(webhook.send(&target, &attempt("{}")).await);
+        assert_eq!(blame, Blame::Silence, "{reason}");
+        shortest = shortest.min(begun.elapsed());
+        if shortest < timeout * 4 {
+            return;
+        }
+    }
+    panic!("it costs {shortest:?}");
 }
 
 #[tokio::test]

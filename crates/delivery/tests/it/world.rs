@@ -23,6 +23,9 @@ use tokio::task::JoinSet;
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long an attempt may take where none hangs; longer than anybody waits for one.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The server's signing secret.
 pub(crate) fn server_secret() -> Secret {
     Secret::from_bytes(vec![9; 32]).unwrap()
@@ -47,7 +50,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn in_memory() -> Self {
-        Self::over(Memory::new(), Duration::from_secs(2))
+        Self::over(Memory::new(), TIMEOUT)
     }
 
     pub(crate) fn with_timeout(timeout: Duration) -> Self {
@@ -56,7 +59,7 @@ impl World {
 
     pub(crate) fn on_disk(path: &Path) -> Self {
         let store = Embedded::open(path, Options::default()).unwrap();
-        Self::over(store, Duration::from_secs(2))
+        Self::over(store, TIMEOUT)
     }
 
     fn over<S: Pool + Catalog + 'static>(store: S, timeout: Duration) -> Self {
