@@ -293,13 +293,38 @@ test("a wrong password is refused with 403", options, async () => {
 });
 
 test("a heartbeat keeps a silent connection", options, async () => {
-  const connection = await amqp.connect(`${url}?heartbeat=1`);
-
-  await pause(3500);
-
-  await (await connection.createChannel()).assertQueue("", { exclusive: true });
-  await connection.close();
+  // Where the machine stands still this process sends no heartbeats either, and is cut off with right.
+  for (let attempt = 1; ; attempt++) {
+    const gap = longestGap();
+    try {
+      const connection = await amqp.connect(`${url}?heartbeat=1`);
+      connection.on("error", () => {});
+      await pause(3500);
+      await (await connection.createChannel()).assertQueue("", { exclusive: true });
+      await connection.close();
+      return;
+    } catch (error) {
+      if (gap() < 1000 || attempt === 5) throw error;
+    } finally {
+      gap();
+    }
+  }
 });
+
+/** Looks at the clock ten times a second; the function that is returned stops that and says how long it did not get to. */
+function longestGap() {
+  let [last, longest] = [performance.now(), 0];
+  const look = () => {
+    const now = performance.now();
+    [last, longest] = [now, Math.max(longest, now - last)];
+  };
+  const timer = setInterval(look, 100);
+  return () => {
+    clearInterval(timer);
+    look();
+    return longest;
+  };
+}
 
 test("a client that reconnects after a kill finds its messages", ownBroker, async () => {
   const program = await new Program().start();

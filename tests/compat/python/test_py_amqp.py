@@ -257,18 +257,34 @@ def test_the_server_says_when_a_consumed_queue_is_deleted(connection, channel, n
 
 
 def test_heartbeats_are_answered(broker):
-    connection = connect(broker, heartbeat=2)
-    started = time.monotonic()
+    attempts = (beat_for_six_seconds(broker) for _ in range(5))
 
-    while time.monotonic() - started < 6:
-        connection.heartbeat_tick()
-        try:
-            connection.drain_events(timeout=0.5)
-        except socket.timeout:
-            pass
+    connection = next(filter(None, attempts))
 
     assert connection.channel().queue_declare("", exclusive=True).queue
     connection.close()
+
+
+def beat_for_six_seconds(broker):
+    """A connection with heartbeats of two seconds; None where the machine stood still and it was cut off with right."""
+    started = last = time.monotonic()
+    connection = connect(broker, heartbeat=2)
+    longest = 0
+    try:
+        while last - started < 6:
+            connection.heartbeat_tick()
+            try:
+                connection.drain_events(timeout=0.5)
+            except socket.timeout:
+                pass
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+    except (*connection.connection_errors, *connection.recoverable_connection_errors):
+        longest = max(longest, time.monotonic() - last)
+        if longest < 1.5:
+            raise
+        return None
+    return connection
 
 
 def test_the_client_reconnects_after_a_kill(program, name):
