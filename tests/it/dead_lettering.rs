@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use it::broker::unique;
+use it::frame;
 use it::value::table;
 use it::{Broker, Channel, Properties, Value};
 
@@ -323,4 +324,30 @@ fn a_history_too_long_for_a_consumers_frames_loses_its_oldest_deaths() {
     assert_eq!(seen.properties.header("own"), Some(&Value::Text("kept".to_owned())));
     assert_eq!(channel.take_soon(&queue).deaths().len(), 500, "the stored history is whole");
     channel.delete(&queue, [false, false]).unwrap();
+}
+
+#[test]
+fn refusing_what_went_with_its_queue_does_not_keep_other_messages() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let [gone, there] = ["gone", "there"].map(|body| {
+        let queue = channel.declare("", &[]).unwrap().name;
+        channel.send(&queue, body);
+        channel.consume(&queue, "", &[]).unwrap();
+        (channel.next().tag, queue)
+    });
+    connection.channel().delete(&gone.1, [false, false]).unwrap();
+
+    // Both in one turn of the broker.
+    let nack = frame::Args::default().longlong(there.0).bits(&[false, true]);
+    let reject = frame::Args::default().longlong(gone.0).bits(&[false]);
+    let both = [
+        frame::method(channel.number, 60, 120, &nack),
+        frame::method(channel.number, 60, 90, &reject),
+    ];
+    connection.send(&both.concat());
+
+    assert_eq!(channel.next().text(), "there");
+    connection.close();
 }

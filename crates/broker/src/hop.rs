@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::decision::Reason;
 use model::{Message, Sequence, Timestamp};
-use store::{Change, Commit, Handout, ReadRequest, Sequences, Settlement, Which};
+use store::{Change, Commit, ErrorKind, Handout, ReadRequest, Sequences, Settlement, Which};
 
 use crate::broker::Broker;
 use crate::dead_letter::enqueue;
@@ -178,7 +178,11 @@ impl Broker {
             messages_max: 1,
             bytes_max: usize::MAX,
         };
-        let stored = self.pool.read(request).now()?;
+        let stored = match self.pool.read(request).now() {
+            Ok(stored) => stored,
+            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
         // Otherwise its queue was purged or deleted meanwhile.
         if let Some(stored) = stored.first().filter(|found| found.sequence == refused.sequence) {
             self.plan_dead(hop, queue, (stored.sequence, &stored.message), reason, now)?;
