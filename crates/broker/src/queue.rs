@@ -369,13 +369,18 @@ impl Queue {
         if dispatch.consumers.is_empty() || self.is_deleted() || self.has_caught_up(pool) {
             return true;
         }
-        dispatch.crowd.push(context.waker().clone());
+        if !dispatch.crowd.iter().any(|waker| waker.will_wake(context.waker())) {
+            dispatch.crowd.push(context.waker().clone());
+        }
         false
     }
 
     /// The publisher has waited long enough; `given` is what [`Queue::crowd`] said.
     pub(crate) fn give_up_waiting(&self, given: u64) {
-        if self.lock().given == given {
+        let mut dispatch = self.lock();
+        // Nobody has to be told: each waits as briefly. A queue that is never caught up with would gather them for ever.
+        dispatch.crowd.clear();
+        if dispatch.given == given {
             self.stalled.store(true, Ordering::Relaxed);
         }
     }
