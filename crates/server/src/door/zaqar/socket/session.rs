@@ -203,7 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Poll::Pending;
         }
         let polled = watch.poll_durable(context, front.ticket).map(drop);
-        self.registered = Some(wakes);
+        // Ready between the two looks, nothing was registered.
+        if polled.is_pending() {
+            self.registered = Some(wakes);
+        }
         polled
     }
 
