@@ -1,7 +1,7 @@
 //! Who gets which message, and when.
 
 use it::broker::unique;
-use it::frame::Args;
+use it::frame::{self, Args};
 use it::value::table;
 use it::{Broker, Channel, PATIENCE, Value};
 
@@ -385,4 +385,32 @@ fn what_a_lost_connection_held_goes_to_others() {
     assert_eq!([again[0].text(), again[1].text()], ["1", "2"]);
     assert!(again.iter().all(|message| message.redelivered));
     channel.delete(&name, [false, false]).unwrap();
+}
+
+#[test]
+fn shared_prefetch_that_a_cancelled_consumer_had_goes_to_another_queue() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let (queue, other) = (filled(&channel, 3), filled(&channel, 1));
+    channel.prefetch_shared(1);
+    channel.consume(&queue, "a", &[]).unwrap();
+    let held = channel.next();
+    channel.consume(&other, "b", &[]).unwrap();
+
+    // In one turn of the broker: the next message of the first queue may be on its way to nobody.
+    let both = [
+        frame::method(channel.number, 60, 80, &Args::default().longlong(held.tag).octet(0)),
+        frame::method(channel.number, 60, 30, &Args::default().text("a").octet(0)),
+    ];
+    connection.send(&both.concat());
+
+    let message = loop {
+        let message = channel.next();
+        if message.consumer == "b" {
+            break message;
+        }
+        channel.ack(message.tag);
+    };
+    assert_eq!(message.text(), "0");
 }

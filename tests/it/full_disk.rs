@@ -265,3 +265,17 @@ fn at_the_inbox_messages_are_refused_with_503_and_are_taken_when_there_is_space(
     }
     assert_eq!(connect(&program).channel().inspect("q").unwrap().messages, 1);
 }
+
+#[test]
+fn a_confirm_of_what_no_queue_wants_comes_when_there_is_space_again() {
+    let Some((program, disk)) = start() else { return };
+    let channel = connect(&program).channel();
+    channel.confirms();
+    let _starving = starve(&program, &disk);
+
+    channel.publish("amq.fanout", "nobody", &Properties::persistent(), b"unwanted");
+    assert!(channel.connection.next_event(PATIENCE).as_ref().is_some_and(is_blocked));
+    disk.make_room();
+
+    assert!(channel.wait_confirms(1).is_empty());
+}

@@ -314,3 +314,13 @@ fn many_addresses_that_guess_do_not_lock_a_user_out() {
     let elsewhere = connect_from("127.0.2.1", program.address);
     assert!(Connection::over(elsewhere, &Login::default()).is_ok());
 }
+
+#[test]
+fn a_client_that_said_goodbye_and_keeps_its_socket_is_cut_off() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+
+    connection.close();
+
+    assert_eq!(connection.closed().code, 0);
+}

@@ -383,6 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !self.turned_away.is_empty() {
             let turned_away = std::mem::take(&mut self.turned_away);
             self.turn_away(turned_away, now);
+            self.share_credit(now);
         }
     }
 

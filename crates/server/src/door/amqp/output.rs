@@ -51,6 +51,8 @@ pub(crate) struct Output {
     position: u64,
     /// Nothing at or behind the position leaves before the ticket is durable.
     holds: VecDeque<(u64, Ticket)>,
+    /// The stream has taken bytes that it may still keep to itself, as TLS does.
+    unflushed: bool,
 }
 
 impl Output {
@@ -67,6 +69,11 @@ impl Output {
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether everything is on its way to the peer.
+    pub(crate) fn has_left(&self) -> bool {
+        self.is_empty() && !self.unflushed
     }
 
     /// Appends a part of a message, by reference if it is large.
@@ -131,8 +138,23 @@ impl Output {
                 Poll::Pending => return Poll::Pending,
             };
             total += written;
+            self.unflushed = true;
             self.advance(written);
         }
+    }
+
+    /// Has the stream send what it took. Pending, the context's task is woken, and this must be called again.
+    pub(crate) fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(stream).poll_flush(context);
+        self.unflushed = flushed.is_pending();
+        flushed
     }
 
     /// Gives memory back when the connection falls idle.
@@ -222,5 +244,58 @@ impl Output {
             self.buffer.drain(..self.written);
             self.written = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything, and keeps it until it may flush.
+    #[derive(Default)]
+    struct Keeping {
+        kept: Vec<u8>,
+        sent: Vec<u8>,
+        may_flush: bool,
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.kept.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if !self.may_flush {
+                return Poll::Pending;
+            }
+            let kept = std::mem::take(&mut self.kept);
+            self.sent.extend(kept);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_stream_keeps_to_itself_has_not_left_until_it_could_flush() {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut stream = Keeping::default();
+        let mut output = Output::starting_with(b"end of a message".to_vec());
+
+        assert!(output.poll_write(&mut stream, &mut context).is_ready());
+        assert!(output.poll_flush(&mut stream, &mut context).is_pending());
+        assert!(output.is_empty() && !output.has_left());
+
+        stream.may_flush = true;
+        assert!(output.poll_flush(&mut stream, &mut context).is_ready());
+        assert!(output.has_left());
+        assert_eq!(stream.sent, b"end of a message");
     }
 }

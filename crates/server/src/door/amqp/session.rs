@@ -86,6 +86,8 @@ pub(crate) struct Session<S> {
     /// What the client said it understands.
     pub(crate) understands: Capabilities,
     pub(crate) closing: bool,
+    /// The protocol has nothing more to say or to wait for.
+    closed: bool,
     /// Deliveries that met no consumer, to go back at the end of the turn.
     pub(crate) turned_away: Vec<Outgoing>,
     pub(crate) sent: Sent,
@@ -136,6 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             confirming: Vec::new(),
             understands: opened.capabilities,
             closing: false,
+            closed: false,
             turned_away: Vec::new(),
             sent: Sent::default(),
             partial: opened.input,
@@ -187,7 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = self.poll_timer(context)?;
         self.look_at_news();
-        if self.publisher.pending() > 0 {
+        // While the store is full both may wait from turn to turn.
+        if self.publisher.pending() > 0 || !self.confirming.is_empty() {
             self.commit_turn(self.access.now())?;
         }
         let may_read = self.may_read();
@@ -198,10 +202,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         moved |= self.poll_outbox(context)?;
         moved |= self.poll_confirms(context)?;
         moved |= self.write(context)?;
-        if self.closing && self.output.is_empty() && self.eof {
+        if self.is_over() {
             return Err(End::Closed);
         }
         Ok(moved)
+    }
+
+    /// Whether nothing is left to say or to hear. Of a peer that does not close its socket nothing more is awaited than
+    /// what the protocol grants it; what a promise of the store holds back is still written.
+    fn is_over(&self) -> bool {
+        let is_heard = self.eof && self.output.has_left();
+        self.closing && (is_heard || (self.closed && self.output.held_by().is_none()))
     }
 
     /// A client that does not take its output is not read from, and neither is a publisher while memory or disk is low.
@@ -366,6 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Event::Closed => {
                 self.closing = true;
+                self.closed = true;
                 Ok(())
             }
             Event::Failed(failure) => self.failed(failure, now),
@@ -431,20 +443,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn write(&mut self, context: &mut Context<'_>) -> Result<bool, End> {
-        if self.output.is_empty() {
+        if self.output.has_left() {
             return Ok(false);
         }
-        match self.output.poll_write(&mut self.stream, context) {
-            Poll::Pending | Poll::Ready(Ok(0)) => Ok(false),
+        let moved = match self.output.poll_write(&mut self.stream, context) {
+            Poll::Pending | Poll::Ready(Ok(0)) => false,
             Poll::Ready(Ok(_)) => {
                 self.connection.sent(Instant::now());
-                // The output of a TLS stream leaves with a flush.
-                match Pin::new(&mut self.stream).poll_flush(context) {
-                    Poll::Ready(Err(error)) => Err(End::Io(error)),
-                    Poll::Ready(Ok(())) | Poll::Pending => Ok(true),
-                }
+                true
             }
+            Poll::Ready(Err(error)) => return Err(End::Io(error)),
+        };
+        // What a TLS stream has taken leaves with a flush, and perhaps not with the first.
+        match self.output.poll_flush(&mut self.stream, context) {
             Poll::Ready(Err(error)) => Err(End::Io(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(moved),
         }
     }
 
