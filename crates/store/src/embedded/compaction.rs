@@ -57,6 +57,10 @@ struct Size {
 impl Keeper {
     /// Does one step towards a shorter log; false if there is none to do now.
     pub(crate) fn compact(&mut self, shared: &Shared) -> bool {
+        if self.syncing.is_some_and(|ticket| shared.watch.durable() < ticket) {
+            return false;
+        }
+        self.syncing = None;
         let done = match (self.dropping, self.moving.take()) {
             (Some((id, ticket)), _) => self.drop_when_durable(shared, id, ticket),
             (None, Some(moving)) => self.move_on(shared, moving),
@@ -72,20 +76,17 @@ impl Keeper {
     fn look(&mut self, shared: &Shared) -> io::Result<bool> {
         let segments = shared.log.segments.all();
         let Some(front) = segments.first() else { return Ok(false) };
-        let synced = shared.log.state().synced;
-        if front.end().is_none() || front.id >= synced.segment {
+        if front.end().is_none() || !(front.live() == 0 || is_large(shared, &segments)) {
             return Ok(false);
+        }
+        let synced = shared.log.state().synced;
+        if front.id >= synced.segment {
+            // What is in it and behind it may be transient: then nobody else would have the log synced.
+            self.syncing = Some(shared.log.sync_soon());
+            return Ok(true);
         }
         if front.live() == 0 {
             return Ok(self.carry(shared, front.id));
-        }
-        let size = segments.iter().fold(Size::default(), |size, segment| Size {
-            bytes: size.bytes + u64::from(segment.capacity),
-            live_bytes: size.live_bytes + segment.live_bytes(),
-        });
-        let spare = 2 * u64::from(shared.options.segment_bytes);
-        if size.bytes <= 2 * size.live_bytes + spare {
-            return Ok(false);
         }
         self.moving = Some(start_moving(front)?);
         Ok(true)
@@ -104,7 +105,7 @@ impl Keeper {
             copied += shared.move_record(&moving.segment, &moving.file, offset, &mut addresses);
         }
         if copied > 0 {
-            moving.awaited = Ticket(shared.log.state().ticket);
+            moving.awaited = shared.log.sync_soon();
         }
         if !moving.rest.is_empty() {
             self.moving = Some(moving);
@@ -121,11 +122,7 @@ impl Keeper {
         shared.carry_queues(id);
         shared.carry_definitions(id);
         shared.carry_dedup(id);
-        let ticket = {
-            let state = shared.log.state();
-            Ticket(state.ticket)
-        };
-        self.dropping = Some((id, ticket));
+        self.dropping = Some((id, shared.log.sync_soon()));
         true
     }
 
@@ -139,6 +136,16 @@ impl Keeper {
         }
         Ok(true)
     }
+}
+
+/// Whether the log is so much larger than what is needed of it that the needed part is worth moving.
+fn is_large(shared: &Shared, segments: &[Arc<Segment>]) -> bool {
+    let size = segments.iter().fold(Size::default(), |size, segment| Size {
+        bytes: size.bytes + u64::from(segment.capacity),
+        live_bytes: size.live_bytes + segment.live_bytes(),
+    });
+    let spare = 2 * u64::from(shared.options.segment_bytes);
+    size.bytes > 2 * size.live_bytes + spare
 }
 
 fn start_moving(segment: &Arc<Segment>) -> io::Result<Moving> {

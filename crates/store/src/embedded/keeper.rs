@@ -34,6 +34,8 @@ pub(crate) struct Keeper {
     pub(crate) moving: Option<Moving>,
     /// A segment that may go once what was carried over is durable.
     pub(crate) dropping: Option<(u32, Ticket)>,
+    /// The oldest segment could move or go as soon as it is synced.
+    pub(crate) syncing: Option<Ticket>,
     /// When a segment was closed last.
     sealed_at: Option<Instant>,
     /// Segments are filled fast.
@@ -86,7 +88,7 @@ impl Keeper {
 
     fn awaited(&self) -> Option<Ticket> {
         let moving = self.moving.as_ref().and_then(Moving::awaited);
-        moving.or(self.dropping.map(|dropping| dropping.1))
+        moving.or(self.dropping.map(|dropping| dropping.1)).or(self.syncing)
     }
 
     /// Does one piece of work; false if there is none now.

@@ -12,5 +12,6 @@ mod damage;
 mod equivalence;
 mod fuzzed;
 mod pools;
+mod spilled;
 mod threads;
 mod world;
