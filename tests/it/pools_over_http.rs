@@ -215,3 +215,17 @@ fn without_pooling_there_are_none() {
 
     assert_eq!(Http::new(&program).with("X-Roles", "admin").get("/v2/pools").status, 404);
 }
+
+#[test]
+fn with_pools_too_the_first_message_of_a_queue_is_fetched_while_nothing_else_happens() {
+    let Some(program) = Broker::start_own_with("has no pools", SETTINGS) else { return };
+    let channel = it::Connection::open(program.address, &it::Login::default()).unwrap().channel();
+    channel.declare_durable("q", &[]).unwrap();
+    channel.confirms();
+    channel.publish("", "q", &it::Properties::persistent(), b"first");
+    assert!(channel.wait_confirms(1).is_empty());
+
+    let fetched = channel.get("q", false).unwrap().expect("a message");
+
+    assert_eq!(fetched.text(), "first");
+}

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use model::Timestamp;
 use model::permission::Verb;
+use model::{Ticket, Timestamp};
 use store::{Hold, LeaseRequest, Leased};
 
 use crate::access::Access;
@@ -19,8 +19,8 @@ pub enum Fetched {
     Message(Arc<Queue>, Leased, u64),
     /// The queue is empty.
     Nothing,
-    /// There is one, which may be handed out when the store's watermark has moved: ask again then.
-    NotYet,
+    /// There is one, which may be handed out when the ticket is durable: ask again then.
+    NotYet(Ticket),
 }
 
 impl Access {
@@ -176,7 +176,7 @@ impl Access {
             }
             if nothing_expired || !lease.more {
                 if lease.more {
-                    return Ok(Fetched::NotYet);
+                    return Ok(Fetched::NotYet(lease.blocked_until));
                 }
                 broker.counters.fetched_nothing.add(1);
                 return Ok(Fetched::Nothing);

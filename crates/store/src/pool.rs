@@ -366,6 +366,9 @@ pub struct Lease {
     pub more: bool,
     /// When what was taken or claimed is so for good; [`Ticket::NONE`] if nothing needed the disk.
     pub ticket: Ticket,
+    /// What must be durable before there are messages, if there are some and none can be leased before; otherwise
+    /// [`Ticket::NONE`].
+    pub blocked_until: Ticket,
 }
 
 /// Which messages of a queue are looked at. Others cost nothing, however many there are.

@@ -188,8 +188,10 @@ impl Pool for Pools {
         let leased = self.ask(request.queue, |pool| pool.lease(request));
         Pending::ready(leased.map(|(number, mut lease)| {
             // Others wait for none.
-            if lease.ticket != Ticket::NONE {
-                lease.ticket = self.order.enter(smallvec![(number, lease.ticket)], Vec::new());
+            for ticket in [&mut lease.ticket, &mut lease.blocked_until] {
+                if *ticket != Ticket::NONE {
+                    *ticket = self.order.enter(smallvec![(number, *ticket)], Vec::new());
+                }
             }
             lease
         }))

@@ -116,6 +116,9 @@ impl Handing<'_> {
         if head.durable && !expired && self.reserving {
             if !state.reservation.allows(head.sequence) {
                 self.reserve(state, head.sequence);
+                if self.lease.messages.is_empty() {
+                    self.lease.blocked_until = state.reservation.awaited_for(head.sequence);
+                }
                 return Step::Blocked;
             }
             self.last_durable = Some(head.sequence);

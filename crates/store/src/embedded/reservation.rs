@@ -81,6 +81,15 @@ impl Reservation {
             || self.pending.iter().any(|it| (it.from..it.up_to).contains(&sequence))
     }
 
+    /// What must be durable before a message may be handed out that may not be now.
+    pub(crate) fn awaited_for(&self, sequence: u64) -> Ticket {
+        let held = self.held.iter().find(|held| (held.from..=held.to).contains(&sequence));
+        let pending = self.pending.iter().find(|pending| sequence < pending.up_to);
+        let pending = pending.filter(|_| sequence >= self.durable);
+        let tickets = [held.map(|held| held.ticket), pending.map(|pending| pending.ticket)];
+        tickets.into_iter().flatten().max().unwrap_or(Ticket::NONE)
+    }
+
     /// End of what is reserved, durable or on its way.
     pub(crate) fn top(&self) -> u64 {
         self.pending.back().map_or(self.durable, |pending| pending.up_to.max(self.durable))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker::{
     ConsumeOptions, Consumer, Counted, Fetched, Holder, Outgoing, PREFETCH_UNLIMITED, Refused,
 };
-use model::{Setback, Ticket, Timestamp, death, stream_offset};
+use model::{Setback, Timestamp, death, stream_offset};
 use posthouse_amqp::frame::FRAME_END;
 use posthouse_amqp::method::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty,
@@ -228,17 +228,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             // It went while the fetch was deferred; what would be fetched now would be leased to nobody.
             return Ok(());
         }
-        // Looked at first: if the watermark moves while the store says "not yet", that was the move to wait for, and
-        // perhaps no other will come.
-        let before = self.access.broker().watch().durable();
         let (queue, leased, left) = match self.access.get(&get.name, get.no_ack, now) {
             Ok(Fetched::Message(queue, leased, left)) => (queue, leased, left),
             Ok(Fetched::Nothing) => {
                 self.say(number, &Method::BasicGetEmpty(BasicGetEmpty {}));
                 return Ok(());
             }
-            Ok(Fetched::NotYet) => {
-                self.paused_until = Some(Ticket(before.0 + 1));
+            Ok(Fetched::NotYet(ticket)) => {
+                self.paused_until = Some(ticket);
                 self.deferred = Some(Deferred::Get(get));
                 return Ok(());
             }
