@@ -414,3 +414,34 @@ fn shared_prefetch_that_a_cancelled_consumer_had_goes_to_another_queue() {
     };
     assert_eq!(message.text(), "0");
 }
+
+#[test]
+fn what_was_taken_for_a_consumer_without_acknowledgements_comes_before_its_end() {
+    let broker = Broker::start();
+    let connection = broker.connect();
+    let channel = connection.channel();
+    let queue = filled(&channel, 2000);
+
+    // In one turn of the broker: messages are on their way when the consumer ends.
+    let tag = "c";
+    let consume = Args::default().short(0).text(&queue).text(tag);
+    let consume = consume.bits(&[false, true, false, false]).table(&[]);
+    let both = [
+        frame::method(channel.number, 60, 20, &consume),
+        frame::method(channel.number, 60, 30, &Args::default().text(tag).octet(0)),
+    ];
+    connection.send(&both.concat());
+
+    let mut came = 0;
+    loop {
+        let event = channel.next_event(PATIENCE).expect("an end");
+        match event.id {
+            (60, 60) => came += 1,
+            (60, 31) => break,
+            other => assert_eq!(other, (60, 21)),
+        }
+    }
+    channel.expect_silence();
+    let left = channel.inspect(&queue).unwrap().messages;
+    assert_eq!(came + left, 2000, "{came} came, {left} are left");
+}

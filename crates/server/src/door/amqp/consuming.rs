@@ -1,6 +1,7 @@
 //! Consumers, deliveries and their settling.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -200,6 +201,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.access.cancel_replies(&token);
             }
             self.access.cancel(&consumer, now);
+            if consumer.options.no_ack {
+                self.deliver_taken(&consumer, now);
+            }
         }
         if !cancel.no_wait {
             self.say(
@@ -207,6 +211,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 &Method::BasicCancelOk(BasicCancelOk { consumer_tag: cancel.consumer_tag }),
             );
         }
+    }
+
+    /// Delivers what was taken out of its queue for a consumer that acknowledges nothing: it is nowhere else. The queue
+    /// has forgotten the consumer, so nothing comes after this.
+    fn deliver_taken(&mut self, consumer: &Arc<Consumer>, now: Timestamp) {
+        self.incoming.extend(self.outbox.take_rest());
+        let is_its = |outgoing: &Outgoing| matches!(outgoing, Outgoing::Deliver { consumer: its, .. } if its.id == consumer.id);
+        let (taken, others) = self.incoming.drain(..).partition::<VecDeque<_>, _>(is_its);
+        self.incoming = others;
+        let mut bytes = 0;
+        for outgoing in taken {
+            bytes += self.tell(outgoing, now);
+        }
+        self.outbox.release(bytes);
+        self.finish_deliveries(now);
     }
 
     pub(crate) fn get(
@@ -284,8 +303,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     #[inline]
     fn deliver(&mut self, consumer: &Arc<Consumer>, leased: Leased, now: Timestamp) {
         let number = consumer.options.channel;
-        let Some(channel) = self.channels.get_mut(&number).filter(|_| !consumer.is_cancelled())
-        else {
+        let is_gone = consumer.is_cancelled() && !consumer.options.no_ack;
+        let Some(channel) = self.channels.get_mut(&number).filter(|_| !is_gone) else {
             self.turned_away.push(Outgoing::Deliver { consumer: Arc::clone(consumer), leased });
             return;
         };

@@ -93,7 +93,7 @@ pub(crate) struct Session<S> {
     pub(crate) sent: Sent,
     /// Bytes of a frame that is not complete.
     partial: Vec<u8>,
-    incoming: VecDeque<Outgoing>,
+    pub(crate) incoming: VecDeque<Outgoing>,
     taken: Vec<Outgoing>,
     /// Channels that are owed confirms.
     pub(crate) owed: Vec<u16>,
