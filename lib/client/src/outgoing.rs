@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthouse_amqp::encode::{content_bytes, encode_body, encode_content_header};
+use posthouse_amqp::event::Returned;
 use posthouse_amqp::method::{BasicPublish, Method};
 use posthouse_amqp::properties::Properties;
 use tokio::sync::Notify;
@@ -258,7 +259,10 @@ impl Outgoing {
     }
 
     /// The broker gave a message back; its ack or nack follows.
-    pub(crate) fn give_back(&self, code: u16, text: &str, properties: &[u8]) {
+    ///
+    /// A return has no tag. The id alone does not say which message it is: one event may go to several keys, and only
+    /// some of them meet a queue.
+    pub(crate) fn give_back(&self, returned: &Returned<'_>, properties: &[u8]) {
         let mut state = self.lock();
         let sent = state.sent;
         let id = message_id(properties);
@@ -266,11 +270,14 @@ impl Outgoing {
             !entry.settled
                 && entry.packet.mandatory
                 && entry.returned.is_none()
+                && entry.packet.exchange == returned.exchange
+                && entry.packet.routing_key == returned.routing_key
                 && message_id(&entry.packet.properties) == id
         });
+        let (code, text) = (returned.reply_code, &returned.reply_text);
         match entry {
             Some(entry) => entry.returned = Some(format!("{code} {text}").into()),
-            None => tracing::warn!(code, text, "the broker returned a message that is not ours"),
+            None => tracing::warn!(code, %text, "the broker returned a message that is not ours"),
         }
     }
 
@@ -467,12 +474,16 @@ mod tests {
     }
 
     fn packet(id: &str) -> Packet {
+        packet_to("q", id)
+    }
+
+    fn packet_to(routing_key: &'static str, id: &str) -> Packet {
         let mut properties = Vec::new();
         let encoded = Properties { message_id: Some(id), ..Properties::default() };
         encoded.encode(&mut properties).unwrap();
         Packet {
             exchange: "".into(),
-            routing_key: "q".into(),
+            routing_key: routing_key.into(),
             mandatory: true,
             properties: properties.into(),
             body: Bytes::from_static(b"x"),
@@ -481,6 +492,17 @@ mod tests {
 
     async fn put(outgoing: &Arc<Outgoing>, id: &str) -> Confirm {
         outgoing.put(packet(id)).await.unwrap()
+    }
+
+    /// As a broker gives it back.
+    fn give_back(outgoing: &Outgoing, packet: &Packet) {
+        let returned = Returned {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: packet.exchange.clone(),
+            routing_key: packet.routing_key.clone(),
+        };
+        outgoing.give_back(&returned, &packet.properties);
     }
 
     fn fill(outgoing: &Outgoing) -> usize {
@@ -513,11 +535,31 @@ mod tests {
         let (first, second) = (put(&outgoing, "1").await, put(&outgoing, "2").await);
         fill(&outgoing);
 
-        outgoing.give_back(312, "NO_ROUTE", &packet("2").properties);
+        give_back(&outgoing, &packet("2"));
         outgoing.settle(2, true, Ok(()));
 
         assert_eq!(first.await, Ok(()));
         assert!(matches!(second.await, Err(PublishError::Unroutable { .. })));
+    }
+
+    #[tokio::test]
+    async fn of_two_messages_with_one_id_the_one_that_met_no_queue_is_unroutable() {
+        let outgoing = outgoing(10);
+        outgoing.begin();
+        let nowhere = packet_to("nowhere", "1");
+        let first = put(&outgoing, "1").await;
+        let second = outgoing.put(nowhere.clone()).await.unwrap();
+        fill(&outgoing);
+
+        give_back(&outgoing, &nowhere);
+        outgoing.settle(2, true, Ok(()));
+
+        assert_eq!(first.await, Ok(()));
+        let lost = second.await.unwrap_err();
+        assert!(
+            matches!(&lost, PublishError::Unroutable { routing_key, .. } if &**routing_key == "nowhere"),
+            "{lost}"
+        );
     }
 
     #[tokio::test]

@@ -220,8 +220,7 @@ impl Session<'_> {
                 }
             }
             Event::Return { returned, content, .. } => {
-                let (code, text) = (returned.reply_code, &returned.reply_text);
-                self.lasting.outgoing.give_back(code, text, &content.properties);
+                self.lasting.outgoing.give_back(&returned, &content.properties);
             }
             Event::Method { channel, method } => self.method(channel, method),
             Event::Started { server_properties } => {
