@@ -315,8 +315,10 @@ fn translate(
             );
             let properties = Properties::decode(&content.properties);
             let id = properties.ok().and_then(|properties| properties.message_id);
-            // Returns come in order, before their confirms.
-            let publish = pending.iter_mut().find(|publish| Some(publish.id.as_str()) == id);
+            // Returns come in order, before their confirms. A message that took too long is here twice.
+            let publish = pending
+                .iter_mut()
+                .find(|publish| publish.returned.is_none() && Some(publish.id.as_str()) == id);
             if let Some(publish) = publish {
                 publish.returned = Some(reason);
             }
@@ -356,5 +358,51 @@ fn settle(
     }
     if let Ok(place) = pending.binary_search_by_key(&tag, |publish| publish.tag) {
         pending.remove(place).map(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_amqp::event::{Content, Returned};
+
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<(), SendError>>;
+
+    fn publish(pending: &mut VecDeque<Pending>, tag: u64, id: &str) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        pending.push_back(Pending { tag, id: id.to_owned(), returned: None, answer });
+        answered
+    }
+
+    fn give_back(pending: &mut VecDeque<Pending>, id: &str) {
+        let mut properties = Vec::new();
+        let named = Properties { message_id: Some(id), ..Properties::default() };
+        named.encode(&mut properties).unwrap();
+        let returned = Returned {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: "events".into(),
+            routing_key: "nowhere".into(),
+        };
+        let content = Content { properties: properties.into(), body: b"{}".as_slice().into() };
+        let event = Event::Return { channel: CHANNEL, returned, content };
+        translate(event, pending, &mut None).unwrap();
+    }
+
+    #[test]
+    fn a_message_that_was_sent_again_and_returned_twice_is_delivered_neither_time() {
+        let mut pending = VecDeque::new();
+        let (first, again) = (publish(&mut pending, 1, "a"), publish(&mut pending, 2, "a"));
+        let mut other = publish(&mut pending, 3, "b");
+
+        give_back(&mut pending, "a");
+        give_back(&mut pending, "a");
+        settle(&mut pending, 3, true, &Ok(()));
+
+        for mut answered in [first, again] {
+            assert!(matches!(answered.try_recv(), Ok(Err(SendError::Retry(_)))));
+        }
+        assert_eq!(other.try_recv(), Ok(Ok(())));
     }
 }
