@@ -54,6 +54,7 @@ pub(crate) struct Flow {
     pub(crate) intake: Arc<Intake>,
     pub(crate) channel: u16,
     pub(crate) stage: Stage,
+    /// Number of the channel among all that this intake and others have had; 0 without one.
     epoch: u64,
     unsettled: Unsettled,
     /// What a turn has brought.
@@ -105,7 +106,9 @@ impl Flow {
     /// The channel is gone: everything that nobody works on will come again.
     pub(crate) fn lost(&mut self) {
         self.stage = Stage::Idle;
-        self.channel = 0;
+        // What workers decide from now on names deliveries of no channel. It must not be written on the next connection:
+        // an ack on channel 0 has the broker close it.
+        (self.channel, self.epoch, self.unsettled) = (0, 0, Unsettled::new());
         self.arrived.clear();
         self.intake.inbox.clear();
         self.intake.settlements.swap(&mut self.decided);
@@ -164,5 +167,68 @@ impl Flow {
         self.own.clear();
         self.own.extend(present.map(|(receipt, settle)| (receipt.tag, *settle)));
         self.unsettled.write(self.channel, &self.own, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::Order;
+
+    fn intake() -> Arc<Intake> {
+        Arc::new(Intake {
+            queue: "q".into(),
+            tag: "c".to_owned(),
+            prefetch: 1,
+            exclusive: false,
+            arguments: Table::new(),
+            inbox: Inbox::new(Order::None, 1),
+            settlements: Settlements::new(Arc::new(Notify::new())),
+            cancelled: AtomicBool::new(false),
+            answered: Notify::new(),
+            stopped: Notify::new(),
+        })
+    }
+
+    /// A consumer with one delivery of its first channel in a worker's hands.
+    fn working() -> (Flow, Receipt) {
+        let mut flow = Flow::new(intake());
+        flow.starts(1, 1);
+        let wire = Wire {
+            consumer_tag: "c".into(),
+            delivery_tag: 1,
+            redelivered: false,
+            exchange: "".into(),
+            routing_key: "q".into(),
+        };
+        flow.deliver(&wire, &[0, 0], b"");
+        flow.hand_over();
+        flow.stage = Stage::Running;
+        let taken = flow.intake.inbox.take_ready(1);
+        (flow, taken[0].receipt)
+    }
+
+    #[test]
+    fn what_a_worker_has_done_is_acknowledged_on_the_channel_that_brought_it() {
+        let (mut flow, receipt) = working();
+        let mut out = Vec::new();
+
+        flow.intake.settlements.put(receipt, Settle::Ack);
+        flow.settle(&mut out);
+
+        assert!(!out.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_after_the_channel_is_gone_during_a_graceful_stop() {
+        let (mut flow, receipt) = working();
+        flow.intake.cancelled.store(true, Ordering::Release);
+        flow.lost();
+        let mut out = Vec::new();
+
+        flow.intake.settlements.put(receipt, Settle::Ack);
+        flow.settle(&mut out);
+
+        assert_eq!((flow.stage, out), (Stage::Stopped, Vec::new()));
     }
 }
