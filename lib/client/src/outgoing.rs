@@ -173,11 +173,9 @@ impl Outgoing {
         if state.link != Link::Up || state.blocked.is_some() {
             return;
         }
-        while out.len() < bytes && state.sent < state.entries.len() {
-            if state.suspects > 0 && state.sent > 0 {
-                return;
-            }
-            let Some(entry) = state.entries.get_mut(state.sent) else { return };
+        let before = state.entries.len();
+        while out.len() < bytes && !(state.suspects > 0 && state.sent > 0) {
+            let Some(entry) = state.entries.get_mut(state.sent) else { break };
             if fits(&entry.packet, frame_max) && encode(&entry.packet, channel, out, frame_max) {
                 state.sent += 1;
                 self.metrics.published.inc();
@@ -187,6 +185,12 @@ impl Outgoing {
             let sent = state.sent;
             state.fail_at(sent, PublishError::Encode(text.into()));
             state.remove(sent);
+        }
+        let removed = state.entries.len() < before;
+        drop(guard);
+        // There is room for who waits, and what was refused is waited for no longer.
+        if removed {
+            self.progress.notify_waiters();
         }
     }
 
@@ -466,6 +470,10 @@ fn message_id(properties: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn outgoing(messages_max: usize) -> Arc<Outgoing> {
@@ -616,6 +624,24 @@ mod tests {
         let [first, bad, third] = confirms;
         assert_eq!((first.await, third.await), (Ok(()), Ok(())));
         assert!(matches!(bad.await, Err(PublishError::Rejected { code: 404, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_fits_no_frame_makes_room_for_the_next() {
+        let outgoing = outgoing(1);
+        outgoing.begin();
+        let large = Packet { properties: vec![0; 10_000].into(), ..packet("large") };
+        let refused = outgoing.put(large).await.unwrap();
+        let mut next = pin!(outgoing.put(packet("next")));
+        assert!(next.as_mut().now_or_never().is_none(), "there is no room");
+
+        assert_eq!(fill(&outgoing), 0);
+
+        assert!(matches!(refused.await, Err(PublishError::Encode(_))));
+        let confirm = next.now_or_never().expect("there is room").unwrap();
+        assert_eq!(fill(&outgoing), 1);
+        outgoing.settle(1, false, Ok(()));
+        assert_eq!(confirm.await, Ok(()));
     }
 
     #[tokio::test]
