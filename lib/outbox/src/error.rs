@@ -89,4 +89,20 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether the database refused one row's values: they break a rule of the table's or of somebody's trigger. Another row
+    /// may be taken, which is not so where nothing can be written at all.
+    pub(crate) fn is_of_row(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        let code = error.code().unwrap_or_default();
+        match code.parse::<u32>() {
+            // SQLite: too big, a constraint or what a trigger raises, another type.
+            Ok(number) if code.len() < 5 => matches!(number & 0xff, 18..=20),
+            // Data, constraints; what a trigger raises on PostgreSQL and on MySQL.
+            _ => {
+                matches!(&*code, "P0001" | "45000")
+                    || ["22", "23"].iter().any(|class| code.starts_with(class))
+            }
+        }
+    }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Lane<D: Dialect> {
     connection: Option<D::Connection>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
     landed: Vec<Settlement>,
+    /// Since when the database takes none of it.
+    refused_since: Option<Instant>,
     /// Keys that are let go when what has landed is settled; before that, what is next in them is not to be had.
     freed: Vec<Freed>,
     /// When to look again; `None` when only a wake-up is a reason.
@@ -82,6 +84,7 @@ impl<D: Dialect> Lane<D> {
             connection: None,
             flying: FuturesUnordered::new(),
             landed: Vec::new(),
+            refused_since: None,
             freed: Vec::new(),
             next_look: (number == 0).then_some(now),
             next_call: now,
@@ -148,40 +151,73 @@ impl<D: Dialect> Lane<D> {
             Err(error) => Err(error),
         };
         let Err(error) = settled else {
+            self.refused_since = None;
             self.let_go();
             return Ok(());
         };
         self.landed = landed;
-        if !matches!(&error, Error::Database(sqlx::Error::Database(_))) || error.is_transient() {
+        if !is_refusal(&error) {
             // Perhaps it happened: then it is not for us any more, and doing it again does nothing.
             return Err(error);
         }
         self.settle_each().await
     }
 
-    /// One settlement that the database does not take must not keep the others from being settled.
+    /// One settlement that the database does not take must not keep the others from being settled. It is dropped if it is
+    /// at fault itself: its values are, or others are taken. Where none is, as with a database that cannot be written for
+    /// a while, all are kept until their leases are over.
     async fn settle_each(&mut self) -> Result<(), Error> {
+        let mut is_writable = false;
+        loop {
+            let (settled, refusal) = self.settle_singly().await?;
+            if settled > 0 {
+                (is_writable, self.refused_since) = (true, None);
+            }
+            let Some(refusal) = refusal else { break };
+            if settled > 0 {
+                // Perhaps it could not be written a moment ago.
+                continue;
+            }
+            let since = *self.refused_since.get_or_insert_with(Instant::now);
+            if !is_writable && since.elapsed() < self.shared.settings.lease {
+                return Err(refusal);
+            }
+            for settlement in self.landed.drain(..) {
+                drop_refused(&settlement, &refusal);
+            }
+            break;
+        }
+        self.let_go();
+        Ok(())
+    }
+
+    /// Settles one after the other; returns how many, and why some are left that may be taken later.
+    async fn settle_singly(&mut self) -> Result<(u32, Option<Error>), Error> {
+        let (mut settled, mut refused, mut refusal) = (0, Vec::new(), None);
         let keep = self.shared.keep;
         while let Some(settlement) = self.landed.pop() {
-            let settled = match self.connection().await {
+            let result = match self.connection().await {
                 Ok(connection) => {
                     D::settle(connection, std::slice::from_ref(&settlement), keep).await
                 }
                 Err(error) => Err(error),
             };
-            match settled {
-                Ok(()) => {}
-                Err(Error::Database(sqlx::Error::Database(error))) => {
-                    tracing::error!(id = %settlement.id, %error, "cannot be settled; it is tried again when its lease ends");
-                }
+            match result {
+                Ok(()) => settled += 1,
+                Err(error) if error.is_of_row() => drop_refused(&settlement, &error),
                 Err(error) => {
-                    self.landed.push(settlement);
-                    return Err(error);
+                    let is_lost = !is_refusal(&error);
+                    refused.push(settlement);
+                    if is_lost {
+                        self.landed.append(&mut refused);
+                        return Err(error);
+                    }
+                    refusal = Some(error);
                 }
             }
         }
-        self.let_go();
-        Ok(())
+        self.landed = refused;
+        Ok((settled, refusal))
     }
 
     async fn look(&mut self) -> Result<(), Error> {
@@ -377,6 +413,16 @@ impl<D: Dialect> Lane<D> {
         }
         Ok(())
     }
+}
+
+/// Whether the database was there and said no, and will hardly say yes a moment later.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Database(sqlx::Error::Database(_))) && !error.is_transient()
+}
+
+fn drop_refused(settlement: &Settlement, error: &Error) {
+    let error = DisplayChain(error);
+    tracing::error!(id = %settlement.id, %error, "cannot be settled; it is tried again when its lease ends");
 }
 
 /// How many rows were removed. What the database refuses, such as a row that another table refers to, must not keep

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use posthouse_outbox::{Message, Outbox, Settings};
-use sqlx::{Connection as _, Postgres};
+use sqlx::{Connection as _, PgConnection, Postgres};
 
 use crate::recorder::{Held, Recorder, Running, quick};
 use crate::server::{PATIENCE, Server, eventually};
@@ -127,4 +127,66 @@ async fn what_nobody_tells_of_is_found_by_another_while_the_first_connection_has
 
     held.release();
     relay.stop().await;
+}
+
+/// Has the database refuse that messages end, and count how often it does.
+const REFUSING: &str = "create sequence refusals;
+    create function refuse() returns trigger language plpgsql as $$ begin
+        perform nextval('refusals');
+        raise exception 'not now' using errcode = 'CODE';
+    end $$;
+    create trigger refusing before update on posthouse_outbox
+        for each row when (new.state > 0 and CONDITION) execute function refuse()";
+
+async fn refuse(connection: &mut PgConnection, code: &str, condition: &str) {
+    let refusing = REFUSING.replace("CODE", code).replace("CONDITION", condition);
+    Postgres::run(connection, &refusing).await.unwrap();
+}
+
+const REFUSALS: &str = "select last_value from refusals";
+const SETTLED: &str = "select count(*) from posthouse_outbox where state = 1";
+
+#[tokio::test]
+async fn what_was_sent_while_the_database_could_only_be_read_is_settled_afterwards() {
+    // Read only; no space; a deadlock each time.
+    for code in ["25006", "53100", "40P01"] {
+        let (outbox, pool) = Postgres::outbox().await;
+        let mut connection = pool.acquire().await.unwrap();
+        refuse(&mut connection, code, "true").await;
+        add(&outbox, 3, None).await;
+        let recorder = Recorder::new();
+        let relay = Running::start(&outbox, recorder.clone(), quick());
+        recorder.until_sent(3).await;
+        // More than it takes to have asked for each of them.
+        eventually(async || Postgres::number(&mut connection, REFUSALS).await > 8).await;
+
+        let drop = "drop trigger refusing on posthouse_outbox";
+        Postgres::run(&mut connection, drop).await.unwrap();
+
+        eventually(async || Postgres::number(&mut connection, SETTLED).await == 3).await;
+        relay.stop().await;
+        assert_eq!(recorder.tried().len(), 3, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_of_one_message_does_not_keep_others_from_being_settled() {
+    // A rule that its values break; what a trigger raises; and anything, as long as others are taken.
+    for code in ["23514", "P0001", "25006"] {
+        let (outbox, pool) = Postgres::outbox().await;
+        let mut connection = pool.acquire().await.unwrap();
+        refuse(&mut connection, code, "new.seq = 2").await;
+        add(&outbox, 3, None).await;
+        let recorder = Recorder::new();
+        let held = Held::new(recorder.clone());
+        let relay = Running::start(&outbox, held.clone(), Settings { lanes: 1, ..quick() });
+
+        recorder.until(|recorder| recorder.tried().len() == 3).await;
+        held.release();
+        eventually(async || Postgres::number(&mut connection, SETTLED).await == 2).await;
+        add(&outbox, 3, None).await;
+        eventually(async || Postgres::number(&mut connection, SETTLED).await == 5).await;
+        relay.stop().await;
+        assert_eq!(recorder.tried().len(), 6, "{code}");
+    }
 }
