@@ -56,6 +56,14 @@ impl Keys {
         ready.drain(..count).collect()
     }
 
+    /// Takes back keys that were given out and not looked at; they are the next again.
+    pub(crate) fn go_back(&self, keys: Vec<String>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys.into_iter().rev() {
+            ready.push_front(key);
+        }
+    }
+
     /// All that are passed over now.
     pub(crate) fn busy(&self) -> Vec<String> {
         let now = Instant::now();
@@ -97,5 +105,18 @@ mod tests {
         assert_eq!(keys.ready(2), ["a", "b"]);
         assert_eq!(keys.ready(2), ["c"]);
         assert!(keys.ready(2).is_empty());
+    }
+
+    #[test]
+    fn keys_that_were_not_looked_at_are_the_next_again() {
+        let keys = Keys::default();
+        for key in ["a", "b", "c"] {
+            keys.go_on(key.to_owned());
+        }
+
+        let given = keys.ready(2);
+        keys.go_back(given);
+
+        assert_eq!(keys.ready(3), ["a", "b", "c"]);
     }
 }

@@ -238,7 +238,17 @@ impl<D: Dialect> Lane<D> {
         // Before the database counts, so that we think of the lease's end sooner than it does.
         let leased_at = Instant::now();
         self.shared.counters.looks.fetch_add(1, Ordering::Relaxed);
-        let batch = D::lease(self.connection().await?, &ask).await?;
+        let leased = match self.connection().await {
+            Ok(connection) => D::lease(connection, &ask).await,
+            Err(error) => Err(error),
+        };
+        let batch = match leased {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.shared.keys.go_back(ask.ready);
+                return Err(error);
+            }
+        };
         let (found, is_blocked) = (batch.leased.len(), !batch.blocked.is_empty());
         for key in batch.blocked {
             self.shared.keys.rest(key, BLOCKED);
