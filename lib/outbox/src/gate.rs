@@ -9,6 +9,9 @@ const REST_MIN: Duration = Duration::from_millis(100);
 /// The longest rest: what a far end that is back waits for at most.
 const REST_MAX: Duration = Duration::from_secs(5);
 
+/// How long after a rest nobody need have found out more: longer than it takes to find that nobody is there.
+const DOUBT_MAX: Duration = Duration::from_secs(60);
+
 /// Whether a transport rests.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -30,9 +33,10 @@ impl Gate {
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// Whether the last thing that is known of the far end is that it was away.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.state().until.is_some()
+    /// Whether the last thing that is known of the far end is that it was away. Not for ever: if all that was for it is
+    /// withdrawn or too late, nobody finds out whether it is back.
+    pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
+        self.state().until.is_some_and(|until| now < until + DOUBT_MAX)
     }
 
     /// The far end is away. Returns how long to rest; true the first time.
@@ -79,8 +83,19 @@ mod tests {
 
         assert!(is_new && !again);
         assert!(second <= first && first == REST_MIN);
-        assert!(gate.rest().is_some() && gate.is_doubtful());
+        assert!(gate.rest().is_some() && gate.is_doubtful(Instant::now()));
         assert!(gate.open() && !gate.open());
         assert!(gate.rest().is_none());
+    }
+
+    #[test]
+    fn a_far_end_that_nobody_asks_any_more_is_not_doubted_for_ever() {
+        let gate = Gate::default();
+        let (rest, _) = gate.close();
+        let over = Instant::now() + rest;
+
+        assert!(gate.is_doubtful(over), "the first ones find out");
+        assert!(!gate.is_doubtful(over + DOUBT_MAX));
+        assert!(gate.open(), "it is still said when it is back");
     }
 }

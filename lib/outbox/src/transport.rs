@@ -9,7 +9,7 @@ mod stream;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -132,7 +132,8 @@ impl Routes {
 
     /// Whether a transport's far end was away the last time.
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.routes.iter().any(|route| route.exit.gate.is_doubtful())
+        let now = Instant::now();
+        self.routes.iter().any(|route| route.exit.gate.is_doubtful(now))
     }
 
     /// How long until some transport does not rest; `None` if one does not now.

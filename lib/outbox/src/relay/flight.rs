@@ -105,7 +105,7 @@ async fn attempt(shared: &Shared, leased: &Leased, leased_at: Instant) -> Outcom
 }
 
 fn opened(exit: &Exit) {
-    if exit.gate.is_doubtful() && exit.gate.open() {
+    if exit.gate.open() {
         tracing::info!(transport = ?exit.transport, "the far end is back");
     }
 }
