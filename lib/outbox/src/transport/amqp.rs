@@ -190,7 +190,9 @@ impl Transport for Amqp {
             let (answer, answered) = oneshot::channel();
             let publish = self.publish(letter, answer)?;
             let lost = || SendError::Retry("connection to the broker was lost".to_owned());
-            publishes.send(publish).await.map_err(|_| lost())?;
+            // The connection ended before it took the message, which was not tried then.
+            let untaken = || SendError::Unavailable("connection to the broker ended".to_owned());
+            publishes.send(publish).await.map_err(|_| untaken())?;
             answered.await.unwrap_or_else(|_| Err(lost()))
         })
     }
@@ -264,5 +266,31 @@ mod tests {
         {
             assert!(Amqp::new(nonsense).is_err(), "{nonsense}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_ended_before_it_was_handed_over_was_not_tried() {
+        let amqp = Amqp::new("amqp://localhost").unwrap();
+        let letter = Letter {
+            id: uuid::Uuid::nil(),
+            source: "shop".to_owned(),
+            topic: "topic".to_owned(),
+            key: None,
+            content_type: "text/plain".to_owned(),
+            headers: std::collections::BTreeMap::new(),
+            payload: bytes::Bytes::new(),
+            created_us: 0,
+            expires_in: None,
+            attempt: 1,
+        };
+        let (publishes, mut queue) = mpsc::channel(1);
+        publishes.try_send(amqp.publish(&letter, oneshot::channel().0).unwrap()).ok().unwrap();
+        *amqp.connection.lock().await = Link { publishes: Some(publishes), failed: None };
+
+        // The second one waits for room when the connection ends.
+        let ends = async { queue.close() };
+        let (sent, ()) = futures_util::future::join(amqp.send(&letter), ends).await;
+
+        assert!(matches!(sent, Err(SendError::Unavailable(_))), "{sent:?}");
     }
 }
