@@ -41,7 +41,7 @@ pub struct Settings {
     pub batch: u32,
     /// Connections to the database. 1 to 16, default 3: one leases while others settle or wait for the disk.
     pub lanes: u32,
-    /// How long a message may take to be sent. Default 30 s.
+    /// How long a message may take to be sent, once its turn has come ([`crate::Transport::at_once`]). Default 30 s.
     pub send_timeout: Duration,
     /// How long a lease lasts, and so how long the messages of a relay that died wait for another. At least twice
     /// `send_timeout`; default 90 s.

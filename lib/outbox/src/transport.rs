@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 
 use crate::dialect::Letter;
 #[cfg(feature = "stream")]
@@ -26,6 +27,12 @@ use crate::gate::Gate;
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends a message. Dropped when it takes longer than [`crate::Settings::send_timeout`].
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), SendError>>;
+
+    /// How many messages it sends at once; `None`, as if not said, is any number. Further ones wait for their turn untried, and
+    /// that time is not part of [`crate::Settings::send_timeout`]. Asked once.
+    fn at_once(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Why a message was not sent.
@@ -53,6 +60,10 @@ pub enum SendError {
 impl Transport for Box<dyn Transport> {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), SendError>> {
         (**self).send(letter)
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        (**self).at_once()
     }
 }
 
@@ -107,6 +118,16 @@ struct Route {
 pub(crate) struct Exit {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) gate: Arc<Gate>,
+    /// Who sends holds one; `None` if any number may.
+    pub(crate) turns: Option<Arc<Semaphore>>,
+}
+
+impl Exit {
+    fn new(transport: impl Transport) -> Self {
+        let turns = transport.at_once().map(|most| most.clamp(1, Semaphore::MAX_PERMITS));
+        let turns = turns.map(|most| Arc::new(Semaphore::new(most)));
+        Self { transport: Arc::new(transport), gate: Arc::new(Gate::default()), turns }
+    }
 }
 
 impl Routes {
@@ -119,8 +140,8 @@ impl Routes {
     /// Messages of a source and topic to a transport. `*` at the end of either stands for any rest: `orders.*`.
     #[must_use]
     pub fn to(mut self, source: &str, topic: &str, transport: impl Transport) -> Self {
-        let exit = Exit { transport: Arc::new(transport), gate: Arc::new(Gate::default()) };
-        self.routes.push(Route { source: Pattern::new(source), topic: Pattern::new(topic), exit });
+        let (source, topic) = (Pattern::new(source), Pattern::new(topic));
+        self.routes.push(Route { source, topic, exit: Exit::new(transport) });
         self
     }
 

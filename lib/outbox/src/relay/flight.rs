@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::FutureExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::Shared;
@@ -47,30 +48,76 @@ pub(crate) async fn fly(
 }
 
 async fn attempt(shared: &Shared, leased: &Leased, leased_at: Instant) -> Outcome {
+    if let Some(outcome) = untried(shared, leased, leased_at) {
+        return outcome;
+    }
     let letter = &leased.letter;
-    if leased.expired || letter.expires_in.is_some_and(|left| left <= leased_at.elapsed()) {
-        return Outcome::Expired;
-    }
-    if let Some(error) = &leased.broken {
-        return Outcome::Dead { error: plain(error) };
-    }
-    if letter.attempt > shared.settings.schedule.attempts {
-        // Each of these attempts began and none ended: whoever made them may have died of it.
-        let error = "all attempts began and none ended; the relay was killed or crashed meanwhile";
-        return Outcome::Dead { error: error.to_owned() };
-    }
-    // A lease that may end before the answer comes would have the message sent by two at a time.
-    if leased_at.elapsed() + shared.settings.send_timeout > shared.settings.lease {
-        return Outcome::Release { wait: Duration::ZERO };
-    }
     let Some(exit) = shared.routes.exit(&letter.source, &letter.topic) else {
         let error =
             format!("no transport for source `{}` and topic `{}`", letter.source, letter.topic);
         return failed(shared, letter, &error, None);
     };
+    let _turn = match &exit.turns {
+        None => None,
+        Some(turns) => match turn(shared, turns, leased_at).await {
+            Some(turn) => Some(turn),
+            None => return Outcome::Release { wait: Duration::ZERO },
+        },
+    };
+    // Its turn may have come late.
+    if let Some(outcome) = untried(shared, leased, leased_at) {
+        return outcome;
+    }
     if let Some(wait) = exit.gate.rest() {
         return Outcome::Release { wait };
     }
+    send(shared, letter, exit).await
+}
+
+/// What becomes of a message that is not to be sent now.
+fn untried(shared: &Shared, leased: &Leased, leased_at: Instant) -> Option<Outcome> {
+    let letter = &leased.letter;
+    if leased.expired || letter.expires_in.is_some_and(|left| left <= leased_at.elapsed()) {
+        return Some(Outcome::Expired);
+    }
+    if let Some(error) = &leased.broken {
+        return Some(Outcome::Dead { error: plain(error) });
+    }
+    if letter.attempt > shared.settings.schedule.attempts {
+        // Each of these attempts began and none ended: whoever made them may have died of it.
+        let error = "all attempts began and none ended; the relay was killed or crashed meanwhile";
+        return Some(Outcome::Dead { error: error.to_owned() });
+    }
+    let is_late = leased_at.elapsed() > sent_before(shared);
+    is_late.then_some(Outcome::Release { wait: Duration::ZERO })
+}
+
+/// How long after it was leased a message may still be sent. A lease that may end before the answer comes would have the
+/// message sent by two at a time.
+fn sent_before(shared: &Shared) -> Duration {
+    shared.settings.lease.saturating_sub(shared.settings.send_timeout)
+}
+
+/// Waits for a message's turn, as long as it can still be sent then; `None` if its turn does not come.
+async fn turn<'a>(
+    shared: &Shared,
+    turns: &'a Semaphore,
+    leased_at: Instant,
+) -> Option<SemaphorePermit<'a>> {
+    if let Ok(turn) = turns.try_acquire() {
+        return Some(turn);
+    }
+    let mut stopping = shared.stopping.subscribe();
+    let late = leased_at + sent_before(shared);
+    tokio::select! {
+        turn = turns.acquire() => turn.ok(),
+        () = tokio::time::sleep_until(late.into()) => None,
+        // Whoever runs next need not wait for the lease to end.
+        _ = stopping.wait_for(|stopping| *stopping) => None,
+    }
+}
+
+async fn send(shared: &Shared, letter: &Letter, exit: &Exit) -> Outcome {
     let sent = tokio::time::timeout(shared.settings.send_timeout, exit.transport.send(letter));
     match sent.await {
         Ok(Ok(())) => {

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use url::Url;
 use uuid::Uuid;
 
-use self::connections::Connections;
+use self::connections::{CONNECTIONS_MAX, Connections};
 use super::stream::Peer;
 use crate::dialect::Letter;
 use crate::error::Error;
@@ -99,6 +99,10 @@ impl Transport for Inbox {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), SendError>> {
         Box::pin(async move { self.0.post(letter, document(letter)?).await })
     }
+
+    fn at_once(&self) -> Option<usize> {
+        Some(CONNECTIONS_MAX)
+    }
 }
 
 impl Transport for Queue {
@@ -111,6 +115,10 @@ impl Transport for Queue {
                 .post(letter, format!(r#"{{"messages":[{{"ttl":{ttl_secs},"body":{document}}}]}}"#))
                 .await
         })
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        Some(CONNECTIONS_MAX)
     }
 }
 

@@ -28,6 +28,7 @@ mod server;
 mod server_inbox;
 mod settling;
 mod traps;
+mod turns;
 
 /// Makes a test per database of functions over a [`server::Server`].
 macro_rules! on_every_database {

@@ -14,7 +14,7 @@ use crate::transport::SendError;
 use crate::transport::stream::Peer;
 
 /// Requests at once to one far end.
-const CONNECTIONS_MAX: usize = 16;
+pub(super) const CONNECTIONS_MAX: usize = 16;
 
 /// Bytes of an answer that are read; a longer one costs its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
