@@ -279,3 +279,31 @@ fn a_confirm_of_what_no_queue_wants_comes_when_there_is_space_again() {
 
     assert!(channel.wait_confirms(1).is_empty());
 }
+
+#[test]
+fn what_was_published_just_before_a_goodbye_is_there_when_there_is_space_again() {
+    let Some((program, disk)) = start() else { return };
+    let watcher = connect(&program).channel();
+    watcher.declare_durable("q", &[]).unwrap();
+    let _starving = starve(&program, &disk);
+    let leaving = connect(&program);
+    let channel = leaving.channel();
+
+    let body = b"last words";
+    let method = frame::Args::default().short(0).text("").text("q").bits(&[false, false]);
+    let goodbye = frame::Args::default().short(200).text("bye").short(0).short(0);
+    let all = [
+        frame::method(channel.number, 60, 40, &method),
+        channel.header(body.len() as u64, &Properties::persistent()),
+        frame::Frame { kind: frame::BODY, channel: channel.number, payload: body.to_vec() }
+            .encode(),
+        frame::method(0, 10, 50, &goodbye),
+    ];
+    leaving.send(&all.concat());
+    while leaving.next_event(PATIENCE).expect("close-ok").id != (10, 51) {}
+    // Longer than a socket is waited for after a goodbye.
+    let waited = leaving.listen(std::time::Duration::from_secs(11));
+    disk.make_room();
+
+    assert_eq!(watcher.take_soon("q").text(), "last words", "{waited:?}");
+}

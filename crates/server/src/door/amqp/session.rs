@@ -208,11 +208,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(moved)
     }
 
-    /// Whether nothing is left to say or to hear. Of a peer that does not close its socket nothing more is awaited than
-    /// what the protocol grants it; what a promise of the store holds back is still written.
+    /// Whether nothing is left to say, to hear or to store. Of a peer that does not close its socket nothing more is
+    /// awaited than what the protocol grants it; what a promise of the store holds back is still written, and what a full
+    /// store did not take yet is still published.
     fn is_over(&self) -> bool {
         let is_heard = self.eof && self.output.has_left();
-        self.closing && (is_heard || (self.closed && self.output.held_by().is_none()))
+        let may_go = is_heard || (self.closed && self.output.held_by().is_none());
+        self.closing && may_go && self.publisher.pending() == 0
     }
 
     /// A client that does not take its output is not read from, and neither is a publisher while memory or disk is low.
@@ -326,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.eof = true;
                 // What was received before the end counts, and nobody waits for an answer.
                 self.closing = true;
-                return if self.output.is_empty() { Err(End::Closed) } else { Ok(true) };
+                return if self.is_over() { Err(End::Closed) } else { Ok(true) };
             }
             let mut input = scratch.get(..kept + read).unwrap_or_default();
             self.handle_input(&mut input)?;
