@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use sqlx::Pool;
 
-use super::{Claim, claim_once};
+use super::{Claim, claim_once, still_claimed};
 use crate::dialect::Dialect;
 use crate::message::PAYLOAD_BYTES_MAX;
 use crate::outbox::begin;
@@ -24,6 +24,9 @@ pub use posthouse_message_box::Received;
 
 /// Bytes of a document beside its payload.
 const HEAD_BYTES_MAX: usize = 4096;
+
+/// Why a handler that reported success is not believed.
+const UNDONE: &str = "the transaction was undone before its commit, as after an error that the handler did not pass on";
 
 /// Why a handler failed; logged, and not told to the sender.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -152,7 +155,11 @@ impl<D: Dialect> Inbox<D> {
         }
         let route = self.routes.iter().find(fits).ok_or("no handler")?;
         (route.handler)(&mut transaction, message).await?;
-        Ok(transaction.commit().await?)
+        match still_claimed(&mut *transaction, &self.consumer, &id).await {
+            Ok(true) => Ok(transaction.commit().await?),
+            Ok(false) => Err(UNDONE.into()),
+            Err(error) => Err(format!("{UNDONE}: {error}").into()),
+        }
     }
 }
 

@@ -91,7 +91,8 @@ async fn a_claim_is_of_a_logical_id_and_of_a_consumer<S: Server>() {
     }
 }
 
-/// An application whose handler writes a row, and fails the first time for a topic `fails`, always for `panics`.
+/// An application whose handler writes a row, and fails the first time for a topic `fails`, always for `panics`. For
+/// `conceals` it keeps an error of the database to itself.
 async fn app() -> (Router, Pool<Postgres>) {
     let (_, pool) = Postgres::outbox().await;
     let mut connection = pool.acquire().await.unwrap();
@@ -101,10 +102,14 @@ async fn app() -> (Router, Pool<Postgres>) {
         let failures = Arc::clone(&failures);
         Box::pin(async move {
             let insert = sqlx::query("insert into effects values ($1)").bind(&message.topic);
-            insert.execute(connection).await?;
+            insert.execute(&mut *connection).await?;
             match message.topic.as_str() {
                 "fails" if failures.fetch_add(1, Ordering::SeqCst) == 0 => Err("first time".into()),
                 "panics" => panic!("as told"),
+                "conceals" => {
+                    Postgres::run(connection, "select 1 / 0").await.unwrap_err();
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         })
@@ -169,6 +174,16 @@ async fn a_handler_that_panics_is_a_failure_like_others() {
     let (app, pool) = app().await;
 
     assert_eq!(post(&app, &document("panics")).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+
+    assert_eq!(effects(&pool).await, 0);
+}
+
+#[tokio::test]
+async fn an_error_that_a_handler_keeps_to_itself_makes_no_success_of_an_undone_transaction() {
+    let (app, pool) = app().await;
+
+    // PostgreSQL has undone the transaction, and would answer its commit with success.
+    assert_eq!(post(&app, &document("conceals")).await.0, StatusCode::INTERNAL_SERVER_ERROR);
 
     assert_eq!(effects(&pool).await, 0);
 }
