@@ -127,7 +127,7 @@ async fn a_delayed_message_waits_and_an_expired_one_is_not_sent<S: Server>() {
     let (outbox, pool) = S::outbox().await;
     let recorder = Recorder::new();
     let mut connection = pool.acquire().await.unwrap();
-    let late = message("late").delay(Duration::from_millis(300));
+    let late = message("late").delay(Duration::from_secs(3));
     let never = message("tomorrow").delay(Duration::from_secs(24 * 3600));
     let stale = message("stale").expires(Duration::from_micros(1));
 
