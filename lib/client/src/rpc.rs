@@ -219,7 +219,7 @@ impl<T> Call<T> {
         Gather { call: self }
     }
 
-    async fn begin(self) -> Result<(Waiting, Confirm, Duration), CallError> {
+    async fn begin(self) -> Result<(Waiting, Confirm), CallError> {
         let mut draft = self.draft.map_err(CallError::Publish)?;
         let (link, within) = (self.link, self.timeout);
         let (heard, hears) = oneshot::channel();
@@ -235,13 +235,13 @@ impl<T> Call<T> {
         let replies = link.calls.expect(&id, packet.clone());
         let waiting = Waiting { link, id, replies };
         let confirm = waiting.link.outgoing.put(packet).await.map_err(CallError::Publish)?;
-        Ok((waiting, confirm, within))
+        Ok((waiting, confirm))
     }
 
     async fn first(self) -> Result<Delivery, CallError> {
         let within = self.timeout;
         let answered = async {
-            let (mut waiting, mut confirm, _) = self.begin().await?;
+            let (mut waiting, mut confirm) = self.begin().await?;
             tokio::select! {
                 // An answer that is there counts, whatever the confirm says.
                 biased;
@@ -299,9 +299,12 @@ impl<T: FromReply + Send + 'static> IntoFuture for Gather<T> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let until = Instant::now() + self.call.timeout;
-            let (waiting, confirm, within) = self.call.begin().await?;
-            confirm.within(within).await.map_err(CallError::Publish)?;
+            let within = self.call.timeout;
+            let until = Instant::now() + within;
+            // A full buffer, or a connection that does nothing, is no reason to wait for longer.
+            let begun = timeout_at(until, self.call.begin()).await;
+            let (waiting, confirm) = begun.unwrap_or(Err(CallError::Timeout(within)))?;
+            confirm.until(until, within).await.map_err(CallError::Publish)?;
             Ok(Replies { waiting, until, reply: PhantomData })
         })
     }

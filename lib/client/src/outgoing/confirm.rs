@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Outgoing;
 use crate::error::PublishError;
 
@@ -32,11 +34,23 @@ impl Confirm {
     /// What kept the broker from taking the message, or [`PublishError::Timeout`]: then the message is withdrawn if it
     /// has not been sent.
     pub async fn within(mut self, timeout: Duration) -> Result<(), PublishError> {
-        if let Ok(outcome) = tokio::time::timeout(timeout, &mut self).await {
-            return outcome;
-        }
+        let outcome = tokio::time::timeout(timeout, &mut self).await;
+        outcome.unwrap_or_else(|_| Err(self.late(timeout)))
+    }
+
+    /// Waits until then, which is the end of what was to take at most so long.
+    pub(crate) async fn until(
+        mut self,
+        end: Instant,
+        within: Duration,
+    ) -> Result<(), PublishError> {
+        let outcome = tokio::time::timeout_at(end, &mut self).await;
+        outcome.unwrap_or_else(|_| Err(self.late(within)))
+    }
+
+    fn late(&self, within: Duration) -> PublishError {
         let sent = self.outgoing.withdraw(self.sequence);
-        Err(self.outgoing.late(timeout, sent))
+        self.outgoing.late(within, sent)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 pub(crate) struct Cutter {
     address: SocketAddr,
     cut: Arc<Notify>,
+    hang: Arc<Notify>,
     refuses: Arc<AtomicBool>,
 }
 
@@ -22,24 +23,28 @@ impl Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, refuses) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let (cuts, refused) = (Arc::clone(&cut), Arc::clone(&refuses));
+        let hang = Arc::new(Notify::new());
+        let (cuts, hangs, refused) = (Arc::clone(&cut), Arc::clone(&hang), Arc::clone(&refuses));
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 if refused.load(Ordering::SeqCst) {
                     continue;
                 }
-                let cut = Arc::clone(&cuts);
+                let (cut, hang) = (Arc::clone(&cuts), Arc::clone(&hangs));
                 tokio::spawn(async move {
-                    let ended = cut.notified();
+                    let (ended, hung) = (cut.notified(), hang.notified());
+                    tokio::pin!(ended);
                     let mut server = TcpStream::connect(broker).await.unwrap();
                     tokio::select! {
                         _ = copy_bidirectional(&mut client, &mut server) => {}
-                        () = ended => {}
+                        () = &mut ended => {}
+                        // Both sockets stay open.
+                        () = hung => ended.await,
                     }
                 });
             }
         });
-        Self { address, cut, refuses }
+        Self { address, cut, hang, refuses }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -49,6 +54,11 @@ impl Cutter {
     /// Drops every connection; new ones are welcome.
     pub(crate) fn cut(&self) {
         self.cut.notify_waiters();
+    }
+
+    /// Every connection stays and carries nothing any more, until it is dropped.
+    pub(crate) fn hang(&self) {
+        self.hang.notify_waiters();
     }
 
     /// Drops every connection, and new ones too until [`Cutter::mend`].

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use posthouse_client::prelude::*;
 use posthouse_client::{CallError, PublishError};
+use posthouse_testing::TestBus;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
-use crate::broker::{client, on_both, options, until};
+use crate::broker::{PATIENCE, client, on_both, options, until};
 use crate::cutter::Cutter;
 
 #[derive(Serialize, Deserialize)]
@@ -142,4 +144,22 @@ async fn everybody_who_serves_a_request_is_heard() {
         client.close().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_to_many_is_given_up_in_its_time_although_nothing_is_confirmed() {
+    let bus = TestBus::start().await;
+    let wire = Cutter::before(&bus.url()).await;
+    let one = options().unconfirmed(1, 1 << 20).drain_within(Duration::from_millis(100));
+    let client = Client::connect_with(&wire.url(), one).await.unwrap();
+    wire.hang();
+    let outstanding = client.publish_to("", "q", "x").send().await.unwrap();
+
+    let wait = Duration::from_secs(1);
+    let gathered = asking(&client, "q", "EURUSD").gather_for(wait).into_future();
+    let ended = timeout(PATIENCE, gathered).await.expect("it ends");
+
+    assert!(matches!(ended, Err(CallError::Timeout(within)) if within == wait));
+    client.close().await;
+    assert_eq!(outstanding.await, Err(PublishError::Closed));
 }
