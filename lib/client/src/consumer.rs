@@ -218,7 +218,8 @@ impl<S: 'static> Consumer<S> {
     /// Messages with the same value of a header are worked on one at a time, in their order; others beside them.
     ///
     /// A message that is tried again keeps its place: it waits in the worker's hands, and those of its key behind it. So
-    /// waits should be short. The order holds as long as this is the only consumer of the queue.
+    /// waits should be short. The order holds as long as this is the only consumer of the queue. Not for batches: starting
+    /// one is an error ([`crate::Error::OrderedBatch`]).
     #[must_use]
     pub fn ordered_by_header(mut self, name: &str) -> Self {
         self.order = Order::Header(name.to_owned());

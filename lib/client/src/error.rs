@@ -157,6 +157,13 @@ pub enum Error {
     /// A consumer wants what the broker does not do.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
+    /// A consumer of batches wants an order by key, which batches do not keep: what fails of one is tried again later, and
+    /// the next message of its key is not held up. Take the messages of that queue one by one.
+    #[error("the consumer of `{queue}` takes batches, which keep no order by key")]
+    OrderedBatch {
+        /// The consumer's queue.
+        queue: String,
+    },
 }
 
 /// What most functions return.

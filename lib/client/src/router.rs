@@ -6,6 +6,7 @@ use crate::consumer::{
     BoxError, Consumer, DeadLetters, DeliveryService, Policy, Waiting, Work, wrap,
 };
 use crate::delivery::Delivery;
+use crate::error::{Error, Result};
 use crate::inbox::Order;
 use crate::outcome::IntoOutcome;
 use crate::topology::{Exchange, Topology, TopologyError};
@@ -117,12 +118,21 @@ impl Router<()> {
         self.consumers.iter().any(|(_, consumer)| consumer.policy.waiting == Waiting::Broker)
     }
 
-    pub(crate) fn routes(self) -> Vec<Route> {
+    /// Every queue with its consumer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OrderedBatch`].
+    pub(crate) fn routes(self) -> Result<Vec<Route>> {
         let layers = self.layers;
         let route = |(queue, consumer): (String, Consumer<()>)| {
             let dead = consumer.dead_letters(&queue);
             let workers = consumer.workers.min(usize::from(consumer.prefetch)).max(1);
             let mut work = (consumer.build)(());
+            // What fails of a batch is put aside or goes back, and the next of its key overtakes it.
+            if matches!(work, Work::Batch { .. }) && consumer.order != Order::None {
+                return Err(Error::OrderedBatch { queue });
+            }
             if let Work::Each(mut service) = work {
                 for wrap in consumer.wraps {
                     service = wrap(service);
@@ -132,7 +142,7 @@ impl Router<()> {
                 }
                 work = Work::Each(service);
             }
-            Route {
+            Ok(Route {
                 queue,
                 work: work.several(workers),
                 prefetch: consumer.prefetch,
@@ -141,7 +151,7 @@ impl Router<()> {
                 dead,
                 exclusive: consumer.exclusive,
                 arguments: consumer.arguments,
-            }
+            })
         };
         self.consumers.into_iter().map(route).collect()
     }

@@ -98,23 +98,26 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::Topology`] if the broker has something otherwise than the router says, and
-    /// [`Error::Unsupported`] if a consumer wants what this broker is known not to do; nothing is declared then.
+    /// [`Error::Connect`], [`Error::Topology`] if the broker has something otherwise than the router says,
+    /// [`Error::Unsupported`] if a consumer wants what this broker is known not to do, and [`Error::OrderedBatch`] if one
+    /// wants what none does; nothing is declared then.
     pub async fn start(url: &str, router: Router, options: Options) -> Result<Self> {
+        let retries_in_queue = router.retries_in_queue();
+        let topology = router.topology()?;
+        let routes = router.routes()?;
         let metrics = Metrics::default();
         let publishing = options.clone().named(format!("{} (publishing)", options.name));
         let client = Client::open(url, publishing, metrics.clone()).await?;
         let drain_timeout = options.drain_timeout;
         let address = url.parse().map_err(crate::error::ConnectError::from)?;
         let link = Arc::new(Link::open(address, options, metrics).await?);
-        if router.retries_in_queue() {
+        if retries_in_queue {
             link.must_have(Feature::RetryInQueue)?;
         }
-        let topology = router.topology()?;
         apply(&link, &topology).await?;
         let mut app =
             Self { client, link, intakes: Vec::new(), workers: JoinSet::new(), drain_timeout };
-        for route in router.routes() {
+        for route in routes {
             app.consume(route).await?;
         }
         let answered = async {

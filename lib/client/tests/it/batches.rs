@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use posthouse_client::Error;
 use posthouse_client::prelude::*;
 use tokio::sync::mpsc;
 
@@ -39,4 +40,21 @@ async fn a_batch_is_what_has_come_within_a_while_without_what_cannot_be_read() {
         app.stop().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_in_an_order_by_key_are_refused_before_anything_is_connected() {
+    let store = |Batch(_): Batch<String>| async { Ack };
+    let ordered = [
+        consume_batch(store).ordered_by_routing_key(),
+        consume_batch(store).ordered_by_header("customer").within(Duration::from_secs(1)),
+    ];
+
+    for consumer in ordered {
+        let router = Router::new().queue("audit", consumer);
+        let started = App::start("amqp://nobody.invalid", router, options()).await;
+
+        let refused = started.map(drop).unwrap_err();
+        assert!(matches!(&refused, Error::OrderedBatch { queue } if queue == "audit"), "{refused}");
+    }
 }
