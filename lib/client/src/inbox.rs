@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::delivery::Delivery;
 
@@ -83,7 +83,7 @@ pub(crate) struct Inbox {
     state: Mutex<State>,
     /// At least one for each ready delivery: a permit is a reason to look, not a promise.
     hints: Semaphore,
-    /// Wakes those who wait for the end of a rest.
+    /// Wakes those who wait for the end, or for the end of a rest.
     roused: Notify,
     workers: usize,
 }
@@ -185,6 +185,22 @@ impl Inbox {
         }
     }
 
+    /// Waits so long; false if the inbox has ended before that. Cancel-safe.
+    pub(crate) async fn lasts(&self, wait: Duration) -> bool {
+        let ended = async {
+            loop {
+                let roused = self.roused.notified();
+                tokio::pin!(roused);
+                roused.as_mut().enable();
+                if self.lock().ended {
+                    return;
+                }
+                roused.await;
+            }
+        };
+        timeout(wait, ended).await.is_err()
+    }
+
     /// Everything that nobody works on, to go back to the queue.
     #[must_use]
     pub(crate) fn take_back(&self) -> Vec<Delivery> {
@@ -249,6 +265,10 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::delivery::{Origin, Receipt};
 
@@ -345,6 +365,19 @@ mod tests {
         inbox.done(&worked_on);
         assert!(inbox.take().await.is_none());
         assert!(inbox.take().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_with_a_message_in_hand_is_told_of_the_end() {
+        let inbox = Inbox::new(Order::RoutingKey, 1);
+        assert!(inbox.lasts(Duration::from_millis(1)).await);
+        let mut waits = pin!(inbox.lasts(Duration::from_hours(1)));
+        assert_eq!(waits.as_mut().now_or_never(), None);
+
+        assert!(inbox.end().is_empty());
+
+        assert_eq!(waits.now_or_never(), Some(false));
+        assert!(!inbox.lasts(Duration::from_hours(1)).await);
     }
 
     #[tokio::test]

@@ -172,8 +172,8 @@ impl Bench {
             if matches!(outcome, Outcome::Retry { .. }) {
                 self.metrics.retried.inc();
             }
-            tokio::time::sleep(wait).await;
-            if !self.intake.inbox.rested().await {
+            let inbox = &self.intake.inbox;
+            if !(inbox.lasts(wait).await && inbox.rested().await) {
                 return self.give_back(&delivery);
             }
             outcome = self.run(service, delivery.clone(), attempt).await;

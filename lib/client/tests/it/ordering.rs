@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use posthouse_client::prelude::*;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use crate::broker::{on_both, options, until};
+use crate::broker::{PATIENCE, on_both, options, until};
 
 #[derive(Default)]
 struct Log {
@@ -65,6 +67,38 @@ async fn messages_of_a_key_are_handled_in_their_order_even_if_one_is_tried_again
             assert_eq!(log.lock().unwrap().done.get(key), Some(&expected), "{key}");
         }
         app.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_what_waits_in_its_order_to_be_tried_again() {
+    on_both(|url, prefix| async move {
+        let (seen, mut tried) = mpsc::unbounded_channel();
+        let fails = |State(seen): State<mpsc::UnboundedSender<()>>, _: String| async move {
+            seen.send(()).unwrap();
+            Err::<Ack, _>(Fail::retry("not today"))
+        };
+        let queue = format!("{prefix}.waits");
+        let consumer = consume(fails)
+            .ordered_by_routing_key()
+            .retry(Backoff::constant(Duration::from_mins(10)));
+        let router = Router::new().queue(&queue, consumer).with_state(seen);
+        let patient = options().drain_within(PATIENCE * 10);
+        let app = App::start(&url, router, patient).await.unwrap();
+        for body in ["1", "2"] {
+            app.client().publish_to("", queue.clone(), body).await.unwrap();
+        }
+        tried.recv().await.unwrap();
+
+        timeout(PATIENCE, app.stop()).await.expect("it does not wait");
+
+        let watcher = Client::connect(&url).await.unwrap();
+        until("both are back", || async {
+            watcher.queue_length(&queue).await.unwrap().messages == 2
+        })
+        .await;
+        watcher.close().await;
     })
     .await;
 }
