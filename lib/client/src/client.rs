@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthouse_amqp::table::Value;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::codec::Format;
+use crate::drain::Drain;
 use crate::error::{AskError, ConnectError, PublishError, Result};
 use crate::link::{Command, Link};
 use crate::message::Message;
@@ -205,9 +207,10 @@ impl Client {
 
     /// Waits for the confirms of everything that was published, then closes the connection, for all clones.
     ///
-    /// Waits at most [`Options::drain_timeout`] for each; what is not confirmed then is logged.
+    /// Waits at most [`Options::drain_timeout`] for both; what is not confirmed then is logged.
     pub async fn close(&self) {
-        self.link.close().await;
+        let timeout = self.link.options.drain_timeout;
+        self.link.close(Drain::within(Instant::now(), timeout)).await;
     }
 }
 

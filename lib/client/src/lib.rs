@@ -44,6 +44,7 @@ mod client;
 mod codec;
 mod consumer;
 mod delivery;
+mod drain;
 mod error;
 mod extract;
 mod handler;

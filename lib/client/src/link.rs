@@ -7,9 +7,11 @@ use std::time::Duration;
 use posthouse_amqp::Address;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 use crate::broker::{Broker, Feature, Unsupported};
 use crate::calls::Calls;
+use crate::drain::Drain;
 use crate::error::{AskError, ConnectError};
 use crate::intake::{Flow, Intake};
 use crate::metrics::Metrics;
@@ -190,21 +192,27 @@ impl Link {
         status.wait_for(decided).await.is_ok_and(|status| matches!(*status, Status::Up))
     }
 
-    /// Waits for confirms and then for the end of the connection, both at most as long as the options say.
-    pub(crate) async fn close(&self) {
-        let within = self.options.drain_timeout;
-        if tokio::time::timeout(within, self.outgoing.drained()).await.is_err() {
+    /// Waits for confirms and then for the end of the connection.
+    pub(crate) async fn close(&self, drain: Drain) {
+        if timeout_at(drain.work, self.outgoing.drained()).await.is_err() {
             let (messages, _) = self.outgoing.waiting();
             tracing::error!(messages, "closed before everything was confirmed");
         }
-        drop(self.commands.send(Command::Close).await);
-        let mut task = self.task.lock().await;
-        if let Some(task) = task.as_mut()
-            && tokio::time::timeout(within, &mut *task).await.is_err()
+        let goodbye = async {
+            drop(self.commands.send(Command::Close).await);
+            let mut task = self.task.lock().await;
+            if let Some(task) = task.as_mut() {
+                drop(task.await);
+            }
+            *task = None;
+        };
+        // Whoever else has the task's handle closes as well, and has a limit of its own.
+        if timeout_at(drain.end, goodbye).await.is_err()
+            && let Ok(mut task) = self.task.try_lock()
+            && let Some(task) = task.take()
         {
             task.abort();
         }
-        *task = None;
         self.outgoing.close();
         self.calls.close();
     }

@@ -21,7 +21,8 @@ pub struct Options {
     pub reconnect_first: Duration,
     /// Longest such pause. Default: 30 s.
     pub reconnect_max: Duration,
-    /// How long [`crate::Client::close`] and a graceful stop wait for what is under way. Default: 30 s.
+    /// How long [`crate::Client::close`] and a graceful stop take at most. The last tenth of it, at most a second, is kept
+    /// for settling and saying goodbye; until then they wait for what is under way. Default: 30 s.
     pub drain_timeout: Duration,
 }
 

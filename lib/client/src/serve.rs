@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::broker::Feature;
 use crate::client::{Client, apply};
+use crate::drain::Drain;
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Order};
 use crate::intake::Intake;
@@ -180,24 +182,20 @@ impl App {
     /// Takes no more messages, works off those that are here, settles them and closes both connections. Messages that are
     /// settled later are waited for as well; a consumer that pauses gives back what it has.
     ///
-    /// Waits at most [`Options::drain_timeout`]; what is not done then goes back to its queue.
+    /// Takes at most [`Options::drain_timeout`]; what is not done shortly before that goes back to its queue.
     pub async fn stop(mut self) {
-        let deadline = Instant::now() + self.drain_timeout;
+        let drain = Drain::within(Instant::now(), self.drain_timeout);
         for intake in &self.intakes {
             intake.cancelled.store(true, Ordering::Release);
-            drop(self.link.send(Command::Cancel(Arc::clone(intake))).await);
         }
-        for intake in &self.intakes {
-            drop(timeout_at(deadline, intake.stopped.notified()).await);
-            for unwanted in intake.inbox.end() {
-                intake.settlements.put(unwanted.receipt, Settle::Requeue);
-            }
-        }
+        // All at once: a consumer whose end takes long keeps no other one's workers.
+        join_all(self.intakes.iter().map(|intake| self.end(intake, drain.work))).await;
         let finished = async { while self.workers.join_next().await.is_some() {} };
-        if timeout_at(deadline, finished).await.is_err() {
+        if timeout_at(drain.work, finished).await.is_err() {
             let left = self.workers.len();
             tracing::warn!(left, "workers were stopped; their messages go back to their queues");
-            self.workers.shutdown().await;
+            // A handler that blocks its thread ends when it likes.
+            drop(timeout_at(drain.end, self.workers.shutdown()).await);
         }
         let settled = async {
             for intake in &self.intakes {
@@ -205,8 +203,21 @@ impl App {
             }
         };
         // What was decided is with the connection's task in moments, or the connection is gone.
-        drop(timeout(Duration::from_secs(1), settled).await);
-        self.link.close().await;
-        self.client.close().await;
+        let moments = drain.end.min(Instant::now() + Duration::from_secs(1));
+        drop(timeout_at(moments, settled).await);
+        tokio::join!(self.link.close(drain), self.client.link.close(drain));
+    }
+
+    /// Has the broker send no more to a consumer, whose workers end with what is here.
+    async fn end(&self, intake: &Arc<Intake>, deadline: Instant) {
+        let stopped = async {
+            if self.link.send(Command::Cancel(Arc::clone(intake))).await.is_ok() {
+                intake.stopped.notified().await;
+            }
+        };
+        drop(timeout_at(deadline, stopped).await);
+        for unwanted in intake.inbox.end() {
+            intake.settlements.put(unwanted.receipt, Settle::Requeue);
+        }
     }
 }

@@ -29,6 +29,7 @@ mod pausing;
 mod publishing;
 mod rabbitmq;
 mod rpc;
+mod stopping;
 mod tls;
 mod topology;
 mod transactions;
