@@ -113,11 +113,19 @@ pub(crate) async fn run(lasting: &mut Lasting) -> End {
     // The answer to the broker's close, if there is one; whether it arrives changes nothing here.
     let rest = session.out.get(session.written..).unwrap_or_default();
     drop(tokio::time::timeout(Duration::from_secs(1), writer.write_all(rest)).await);
-    if session.opened {
-        session.lasting.metrics.connected.dec();
-    }
     session.fail_questions();
     end
+}
+
+/// However it ended: a close that takes too long and a client that is dropped end it in the middle.
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.lasting.status.send_replace(Status::Away);
+        self.lasting.outgoing.set_blocked(None);
+        if self.opened {
+            self.lasting.metrics.connected.dec();
+        }
+    }
 }
 
 impl Session<'_> {

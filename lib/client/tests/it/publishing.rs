@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use posthouse_client::prelude::*;
 use posthouse_client::{ConnectError, PublishError};
+use posthouse_testing::TestBus;
 
 use crate::broker::{client, on_both, options, until};
 use crate::cutter::Cutter;
@@ -154,6 +155,32 @@ async fn a_buffer_that_is_full_refuses_while_the_broker_is_away() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_dropped_has_no_connection_in_its_metrics() {
+    let bus = TestBus::start().await;
+    let client = client(&bus.url()).await;
+    let metrics = client.metrics().clone();
+    assert_eq!(metrics.connected.get(), 1);
+
+    drop(client);
+
+    until("it is counted as gone", || async { metrics.connected.get() == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_could_not_say_goodbye_is_not_connected() {
+    let bus = TestBus::start().await;
+    let wire = Cutter::before(&bus.url()).await;
+    let hasty = options().drain_within(Duration::from_millis(100));
+    let client = Client::connect_with(&wire.url(), hasty).await.unwrap();
+    wire.hang();
+
+    client.close().await;
+
+    until("it is counted as gone", || async { client.metrics().connected.get() == 0 }).await;
+    assert!(!client.is_connected());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
