@@ -3,6 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `lane` | one connection's loop: settle, lease, wait |
+//! | `settle` | what became of messages is written down |
 //! | `flight` | one message on its way, and what is behind it in its key |
 //! | `keys` | keys that are passed over for the moment, and keys to be looked at first |
 //! | `scan` | where among the due rows the next look begins |
@@ -14,6 +15,7 @@ mod flight;
 mod keys;
 mod lane;
 mod scan;
+mod settle;
 
 use std::fmt;
 use std::future::Future;

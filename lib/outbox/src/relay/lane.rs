@@ -54,12 +54,12 @@ pub(crate) struct Lane<D: Dialect> {
     /// nothing more itself.
     number: u32,
     pool: Pool<D>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     connection: Option<D::Connection>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
-    landed: Vec<Settlement>,
+    pub(super) landed: Vec<Settlement>,
     /// Since when the database takes none of it.
-    refused_since: Option<Instant>,
+    pub(super) refused_since: Option<Instant>,
     /// Keys that are let go when what has landed is settled; before that, what is next in them is not to be had.
     freed: Vec<Freed>,
     /// When to look again; `None` when only a wake-up is a reason.
@@ -132,92 +132,11 @@ impl<D: Dialect> Lane<D> {
         Ok(())
     }
 
-    async fn connection(&mut self) -> Result<&mut D::Connection, Error> {
+    pub(super) async fn connection(&mut self) -> Result<&mut D::Connection, Error> {
         if self.connection.is_none() {
             self.connection = Some(connect::<D>(&self.pool).await?);
         }
         self.connection.as_mut().ok_or(Error::Database(sqlx::Error::WorkerCrashed))
-    }
-
-    async fn settle(&mut self) -> Result<(), Error> {
-        if self.landed.is_empty() {
-            self.let_go();
-            return Ok(());
-        }
-        let keep = self.shared.keep;
-        let landed = std::mem::take(&mut self.landed);
-        let settled = match self.connection().await {
-            Ok(connection) => D::settle(connection, &landed, keep).await,
-            Err(error) => Err(error),
-        };
-        let Err(error) = settled else {
-            self.refused_since = None;
-            self.let_go();
-            return Ok(());
-        };
-        self.landed = landed;
-        if !is_refusal(&error) {
-            // Perhaps it happened: then it is not for us any more, and doing it again does nothing.
-            return Err(error);
-        }
-        self.settle_each().await
-    }
-
-    /// One settlement that the database does not take must not keep the others from being settled. It is dropped if it is
-    /// at fault itself: its values are, or others are taken. Where none is, as with a database that cannot be written for
-    /// a while, all are kept until their leases are over.
-    async fn settle_each(&mut self) -> Result<(), Error> {
-        let mut is_writable = false;
-        loop {
-            let (settled, refusal) = self.settle_singly().await?;
-            if settled > 0 {
-                (is_writable, self.refused_since) = (true, None);
-            }
-            let Some(refusal) = refusal else { break };
-            if settled > 0 {
-                // Perhaps it could not be written a moment ago.
-                continue;
-            }
-            let since = *self.refused_since.get_or_insert_with(Instant::now);
-            if !is_writable && since.elapsed() < self.shared.settings.lease {
-                return Err(refusal);
-            }
-            for settlement in self.landed.drain(..) {
-                drop_refused(&settlement, &refusal);
-            }
-            break;
-        }
-        self.let_go();
-        Ok(())
-    }
-
-    /// Settles one after the other; returns how many, and why some are left that may be taken later.
-    async fn settle_singly(&mut self) -> Result<(u32, Option<Error>), Error> {
-        let (mut settled, mut refused, mut refusal) = (0, Vec::new(), None);
-        let keep = self.shared.keep;
-        while let Some(settlement) = self.landed.pop() {
-            let result = match self.connection().await {
-                Ok(connection) => {
-                    D::settle(connection, std::slice::from_ref(&settlement), keep).await
-                }
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(()) => settled += 1,
-                Err(error) if error.is_of_row() => drop_refused(&settlement, &error),
-                Err(error) => {
-                    let is_lost = !is_refusal(&error);
-                    refused.push(settlement);
-                    if is_lost {
-                        self.landed.append(&mut refused);
-                        return Err(error);
-                    }
-                    refusal = Some(error);
-                }
-            }
-        }
-        self.landed = refused;
-        Ok((settled, refusal))
     }
 
     async fn look(&mut self) -> Result<(), Error> {
@@ -325,7 +244,7 @@ impl<D: Dialect> Lane<D> {
     }
 
     /// Lets go of the keys whose messages are settled, and goes on with those of which there is more.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         for Freed { key, wait, is_followed } in self.freed.drain(..) {
             self.shared.keys.let_go(&key);
             match wait {
@@ -425,16 +344,6 @@ impl<D: Dialect> Lane<D> {
     }
 }
 
-/// Whether the database was there and said no, and will hardly say yes a moment later.
-fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Database(sqlx::Error::Database(_))) && !error.is_transient()
-}
-
-fn drop_refused(settlement: &Settlement, error: &Error) {
-    let error = DisplayChain(error);
-    tracing::error!(id = %settlement.id, %error, "cannot be settled; it is tried again when its lease ends");
-}
-
 /// How many rows were removed. What the database refuses, such as a row that another table refers to, must not keep
 /// messages from being sent.
 fn purged(removed: Result<u64, Error>) -> Result<u64, Error> {
@@ -466,7 +375,7 @@ fn by_key(leased: Vec<Leased>) -> Vec<VecDeque<Leased>> {
 }
 
 /// An error with its causes on one line.
-struct DisplayChain<'a>(&'a Error);
+pub(super) struct DisplayChain<'a>(pub(super) &'a Error);
 
 impl std::fmt::Display for DisplayChain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
