@@ -1,8 +1,10 @@
 //! One connection's loop: settle what has landed, lease what is due, wait.
 //!
+//! What is under way goes on while the database works or is away: its time is running, and it may hold what others wait for.
 //! What lands while the database works is settled together the next time round, so batches grow with the load.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -57,6 +59,10 @@ pub(crate) struct Lane<D: Dialect> {
     pub(super) shared: Arc<Shared>,
     connection: Option<D::Connection>,
     flying: FuturesUnordered<BoxFuture<'static, Flight>>,
+    /// To be polled from the next [`Lane::wait`] on.
+    launched: Vec<BoxFuture<'static, Flight>>,
+    /// How many fly or are launched, or have landed unseen.
+    under_way: usize,
     pub(super) landed: Vec<Settlement>,
     /// Since when the database takes none of it.
     pub(super) refused_since: Option<Instant>,
@@ -83,6 +89,8 @@ impl<D: Dialect> Lane<D> {
             shared,
             connection: None,
             flying: FuturesUnordered::new(),
+            launched: Vec::new(),
+            under_way: 0,
             landed: Vec::new(),
             refused_since: None,
             freed: Vec::new(),
@@ -97,17 +105,45 @@ impl<D: Dialect> Lane<D> {
 
     pub(crate) async fn run(mut self) {
         loop {
-            if let Err(error) = self.turn().await {
-                self.connection = None;
-                tracing::warn!(error = %DisplayChain(&error), wait = ?self.reconnect, "database failed; connects again");
-                tokio::time::sleep(self.reconnect).await;
-                self.reconnect = (self.reconnect * 2).min(RECONNECT.1);
-            }
-            if self.is_stopping() && self.flying.is_empty() && self.landed.is_empty() {
+            self.turn_in_flight().await;
+            if self.is_stopping() && self.under_way == 0 && self.landed.is_empty() {
                 return;
             }
             self.wait().await;
         }
+    }
+
+    /// A turn, beside which what is under way goes on; what lands meanwhile is noted after it.
+    async fn turn_in_flight(&mut self) {
+        let mut flying = std::mem::take(&mut self.flying);
+        let mut landed = Vec::new();
+        {
+            let mut turn = pin!(self.turn_or_pause());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut turn => break,
+                    Some(flight) = flying.next(), if !flying.is_empty() => landed.push(flight),
+                }
+                // All that has landed together, and not a look at the turn after each.
+                while let Some(Some(flight)) = flying.next().now_or_never() {
+                    landed.push(flight);
+                }
+            }
+        }
+        self.flying = flying;
+        for flight in landed {
+            self.land(flight);
+        }
+    }
+
+    /// If the database fails, there is a pause before it is connected again.
+    async fn turn_or_pause(&mut self) {
+        let Err(error) = self.turn().await else { return };
+        self.connection = None;
+        tracing::warn!(error = %DisplayChain(&error), wait = ?self.reconnect, "database failed; connects again");
+        tokio::time::sleep(self.reconnect).await;
+        self.reconnect = (self.reconnect * 2).min(RECONNECT.1);
     }
 
     /// Everything that needs the database.
@@ -115,6 +151,10 @@ impl<D: Dialect> Lane<D> {
         self.settle().await?;
         if self.is_stopping() {
             return Ok(());
+        }
+        // Before the look: the leases of what that finds are running.
+        if self.number == 0 && self.next_purge <= Instant::now() {
+            self.purge().await?;
         }
         let now = Instant::now();
         if self.next_look.is_some_and(|at| at <= now) {
@@ -124,9 +164,6 @@ impl<D: Dialect> Lane<D> {
                 (false, _) if self.number == 0 && self.next_call <= now => self.call_another(),
                 (false, _) => {}
             }
-        }
-        if self.number == 0 && self.next_purge <= Instant::now() {
-            self.purge().await?;
         }
         self.reconnect = RECONNECT.0;
         Ok(())
@@ -217,11 +254,13 @@ impl<D: Dialect> Lane<D> {
     fn launch(&mut self, mut chain: VecDeque<Leased>, leased_at: Instant) {
         let Some(first) = chain.pop_front() else { return };
         let shared = Arc::clone(&self.shared);
-        self.flying.push(fly(shared, first, chain, leased_at).boxed());
+        self.under_way += 1;
+        self.launched.push(fly(shared, first, chain, leased_at).boxed());
     }
 
     /// Notes what became of a message, and launches what is behind it, or gives that back.
     fn land(&mut self, flight: Flight) {
+        self.under_way -= 1;
         let Flight { settlement, rest, key, is_followed, leased_at } = flight;
         let wait = match &settlement.outcome {
             Outcome::Retry { wait, .. } | Outcome::Release { wait } => Some(*wait),
@@ -267,9 +306,7 @@ impl<D: Dialect> Lane<D> {
             true => self.next_look,
             false => self.next_look.filter(|_| hears).map(|at| at.max(self.next_call)),
         };
-        // What could not be settled, and what a look gave back: nobody else can have it before.
-        let unsettled = (!self.landed.is_empty()).then(Instant::now);
-        let due = [look_due, self.purge_due(), unsettled];
+        let due = [look_due, self.purge_due()];
         let due = due.into_iter().flatten().min();
         let shared = Arc::clone(&self.shared);
         let number = self.number;
@@ -294,9 +331,13 @@ impl<D: Dialect> Lane<D> {
                 false => drop(stopping.wait_for(|stopping| *stopping).await),
             }
         };
+        self.flying.extend(self.launched.drain(..));
         let landed = tokio::select! {
             Some(flight) = self.flying.next(), if !self.flying.is_empty() => Some(flight),
             () = clock => None,
+            // What a look gave back, what landed beside the turn or could not be settled in it: nobody else can have it
+            // before. No reason to wait, and none not to hear a call.
+            () = std::future::ready(()), if !self.landed.is_empty() => None,
             () = call => {
                 self.shared.scan.prefer_fresh();
                 let now = Instant::now();
@@ -308,14 +349,21 @@ impl<D: Dialect> Lane<D> {
         if let Some(flight) = landed {
             self.land(flight);
         }
-        while let Some(Some(flight)) = self.flying.next().now_or_never() {
+        self.take_in();
+    }
+
+    /// Starts what was launched, and notes all that has landed, and what follows in a key and lands at once.
+    fn take_in(&mut self) {
+        loop {
+            self.flying.extend(self.launched.drain(..));
+            let Some(Some(flight)) = self.flying.next().now_or_never() else { return };
             self.land(flight);
         }
     }
 
     fn has_room(&self) -> bool {
         let batch = usize::try_from(self.shared.settings.batch).unwrap_or(usize::MAX);
-        self.flying.len() <= batch / 2
+        self.under_way <= batch / 2
     }
 
     fn is_stopping(&self) -> bool {

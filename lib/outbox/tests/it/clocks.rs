@@ -69,6 +69,8 @@ async fn the_clocks_of_application_and_database_may_be_years_apart() {
 
         let relay = Running::start(&outbox, recorder.clone(), quick());
         recorder.until_sent(1).await;
+        // A clock that jumps ends leases, also of what was sent and is not settled yet.
+        eventually(async || outbox.count().await.unwrap().waiting == 1).await;
         set_clock(&pool, &format!("{ahead} 1 hour")).await;
         recorder.until_sent(2).await;
         let counters = std::sync::Arc::clone(&relay.counters);

@@ -29,6 +29,7 @@ mod server_inbox;
 mod settling;
 mod traps;
 mod turns;
+mod underway;
 
 /// Makes a test per database of functions over a [`server::Server`].
 macro_rules! on_every_database {
